@@ -1,0 +1,304 @@
+"""The command line: a command parses, calls one public function, prints.
+
+stdout is data, stderr is talk. What the user can mend is one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from negbench import __version__
+from negbench.database.commands import build_db, db_app
+from negbench.errors import NegbenchError, one_line
+
+app = typer.Typer(
+    name="negbench",
+    help="Data sets and benchmarks for negative prompts in text-to-image generation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("build-db")(build_db)
+app.add_typer(db_app, name="db")
+
+Params = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--param", metavar="KEY=VALUE", help="Parameter of the method."),
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE.py", help="Python file that registers a part."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+@contextmanager
+def progress_bar(label: str, total: int) -> Iterator[Any]:
+    """A progress bar on stderr; plain lines are left out when nobody watches."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=label, unit="", file=sys.stderr, dynamic_ncols=True) as bar:
+        yield bar
+
+
+def _emit(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _load_plugins(files: list[Path] | None) -> None:
+    from negbench.registry import load_plugin_file
+
+    for file in files or []:
+        load_plugin_file(file)
+
+
+@app.command()
+def evaluate(
+    method: Annotated[
+        list[str],
+        typer.Option(
+            "-m", "--method", help="Method; may be given many times; LABEL=NAME labels it."
+        ),
+    ],
+    benchmark: Annotated[
+        str, typer.Option("-b", "--benchmark", help="Benchmark name or .toml file.")
+    ] = "miniature-quality",
+    param: Params = None,
+    guidance: Annotated[
+        str | None, typer.Option(help="Rule that carries the negatives; default: plain CFG.")
+    ] = None,
+    guidance_param: Annotated[
+        list[str] | None,
+        typer.Option("-g", "--guidance-param", metavar="KEY=VALUE", help="Parameter of the rule."),
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Guidance scale, twins included.")] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(help="miniature, org/repo[@revision], a folder, or a .safetensors file."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-o",
+            "--option",
+            metavar="KEY=VALUE",
+            help="Of the generator: steps, scheduler, height, width, dtype, long_text, lora.",
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Metric, may be given many times; default: all.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="CSV, TSV, JSONL or text file of your own prompts.")
+    ] = None,
+    db: Annotated[str | None, typer.Option(help="Data set in place of the benchmark's.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many cases.")] = None,
+    replicates: Annotated[int | None, typer.Option(help="Noises a case.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="k/N", help="Only the k-th of N parts of the cases.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of images and scores; default: user cache.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(help="Images drawn together.")] = None,
+    plugin: Plugins = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, draw nothing.")
+    ] = False,
+    as_json: AsJson = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print the table as LaTeX.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
+) -> None:
+    """Draw a method's images beside their twins without a negative prompt, and score them."""
+    from negbench.evaluate import evaluate as run
+    from negbench.generators.base import RunOptions
+    from negbench.params import parse_pairs
+    from negbench.plan import make_plan, parse_shard
+
+    if sum((as_json, latex, as_csv)) > 1:
+        raise NegbenchError("--json, --latex and --csv exclude one another; give one of them")
+    _load_plugins(plugin)
+    resolved = make_plan(
+        benchmark=benchmark,
+        methods=method,
+        method_params=parse_pairs(param or []),
+        guidance=guidance,
+        guidance_params=parse_pairs(guidance_param or [], option="-g"),
+        scale=scale,
+        generator=generator,
+        generator_params=parse_pairs(option or [], option="-o"),
+        metrics=metric,
+        prompts=prompts,
+        db=db,
+        limit=limit,
+        replicates=replicates,
+        shard=parse_shard(shard) if shard else None,
+        out=out,
+        cache=cache,
+        options=RunOptions(device=device, batch_size=batch_size),
+    )
+    if dry_run:
+        from negbench.forecast import forecast
+
+        outlook = forecast(resolved)
+        if as_json:
+            _emit(outlook.model_dump(mode="json"))
+        else:
+            typer.echo(outlook.as_text())
+        return
+    from negbench.tables import as_csv_table, as_latex_table, as_text_table, records_json
+
+    command = "negbench " + " ".join(sys.argv[1:])
+    records = run(resolved, progress=progress_bar, command=command)
+    if as_json:
+        _emit(records_json(records))
+    elif latex:
+        typer.echo(as_latex_table(records))
+    elif as_csv:
+        typer.echo(as_csv_table(records), nl=False)
+    else:
+        typer.echo(as_text_table(records))
+
+
+KINDS = {
+    "methods": "negbench.methods:methods",
+    "guidance": "negbench.guidance:rules",
+    "generators": "negbench.generators:generators",
+    "metrics": "negbench.metrics:metrics",
+    "sources": "negbench.database.sources:sources",
+}
+
+
+def _registry(kind: str) -> Any:
+    from importlib import import_module
+
+    module, _, name = KINDS[kind].partition(":")
+    return getattr(import_module(module), name)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str, typer.Argument(help="methods, guidance, generators, metrics, sources or benchmarks.")
+    ],
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what there is of a kind, with a line each."""
+    from negbench.errors import UnknownNameError, did_you_mean
+
+    _load_plugins(plugin)
+    aliases = {"guidance rules": "guidance", "guidances": "guidance", "rules": "guidance"}
+    kind = aliases.get(kind, kind if kind.endswith("s") or kind == "guidance" else kind + "s")
+    if kind == "benchmarks":
+        from negbench.protocols import benchmark_names, load_benchmark
+
+        rows = []
+        for name in benchmark_names():
+            bench = load_benchmark(name)
+            rows.append({"name": bench.title, "origin": "negbench", "summary": bench.summary})
+    elif kind in KINDS:
+        rows = [
+            {"name": e.name, "origin": e.origin, "summary": e.summary}
+            for e in _registry(kind).entries()
+        ]
+    else:
+        raise UnknownNameError(
+            f"nothing to list under {kind!r}; {did_you_mean(kind, [*KINDS, 'benchmarks'])}"
+        )
+    if as_json:
+        _emit(rows)
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        typer.echo(f"{row['name']:<{width}}  {one_line(row['summary'])}")
+
+
+@app.command()
+def show(
+    kind: Annotated[str, typer.Argument(help="method, guidance, generator, metric or benchmark.")],
+    name: Annotated[str, typer.Argument(help="Its name.")],
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a part's parameters: type, default, meaning."""
+    from negbench.errors import UnknownNameError, did_you_mean
+    from negbench.params import describe_config
+
+    _load_plugins(plugin)
+    plural = kind if kind == "guidance" else kind.removesuffix("s") + "s"
+    if plural == "benchmarks":
+        from negbench.protocols import load_benchmark
+
+        _emit(load_benchmark(name).model_dump(mode="json"))
+        return
+    if plural not in KINDS:
+        raise UnknownNameError(
+            f"nothing to show under {kind!r}; {did_you_mean(kind, [*KINDS, 'benchmarks'])}"
+        )
+    cls = _registry(plural).get(name)
+    rows = describe_config(cls.Config) if hasattr(cls, "Config") else []
+    text = (cls.__doc__ or "").strip()
+    if as_json:
+        _emit({"name": name, "about": text, "parameters": rows})
+        return
+    typer.echo(f"{name}: {text}\n")
+    if not rows:
+        typer.echo("It takes no parameters.")
+    for row in rows:
+        default = "required" if row["required"] else f"default {row['default']!r}"
+        typer.echo(f"  {row['name']} ({row['type']}, {default})  {row['meaning']}")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what the user can mend into one line and exit code 2."""
+    try:
+        yield
+    except NegbenchError as error:
+        sys.stderr.write(f"negbench: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nnegbench: stopped; nothing is lost, the same command goes on\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        from negbench.files import storage_error
+
+        place = Path(str(error.filename)) if error.filename else Path()
+        sys.stderr.write(f"negbench: {storage_error(error, place, 'use')}\n")
+        sys.exit(2)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"negbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Data sets and benchmarks for negative prompts in text-to-image generation."""
+
+
+def main() -> None:
+    """Entry point of the ``negbench`` command."""
+    with _told():
+        app()

@@ -1,0 +1,78 @@
+"""What a generator is: it turns requests into images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from negbench.types import Guidance, ImageRequest, Ref
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Run-time choices: they decide speed, not identity.
+
+    Attributes:
+        device: ``cpu``, ``cuda``, ``cuda:1`` or ``auto``.
+        batch_size: rows in a batch, or None for the generator's own choice.
+    """
+
+    device: str = "auto"
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One finished image.
+
+    Attributes:
+        key: the request's key.
+        pixels: uint8, (height, width, 3), RGB.
+        evaluations: denoiser predictions spent on this image (rows of network calls).
+        facts: what else is worth keeping, for example ``truncated_tokens``.
+    """
+
+    key: str
+    pixels: npt.NDArray[np.uint8]
+    evaluations: int
+    facts: dict[str, JsonValue] = field(default_factory=dict)
+
+
+class Generator(ABC):
+    """Draws images. Built while planning; loads heavy parts on the first `draw`."""
+
+    version: ClassVar[int] = 1
+
+    class Config(BaseModel):
+        """What determines pixels: weights' digest, dtype, scheduler, steps, size."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @abstractmethod
+    def ref(self) -> Ref:
+        """The generator's identity: weights and configs by digest, never by path or repo name."""
+
+    @abstractmethod
+    def default_guidance(self) -> Guidance:
+        """Plain CFG at the scale this generator is meant to be used with."""
+
+    def check_guidance(self, guidance: Guidance) -> None:
+        """Refuse, with a NegbenchError, a rule that this generator cannot carry out."""
+
+    @abstractmethod
+    def evaluations(self, request: ImageRequest) -> int:
+        """Denoiser predictions that `request` needs, for forecasts."""
+
+    @abstractmethod
+    def draw(self, requests: Sequence[ImageRequest]) -> Iterator[Drawn]:
+        """Draw each request once; results come as they are finished, in any order."""
+
+    def describe(self) -> dict[str, JsonValue]:
+        """Provenance for people: where it was loaded from, family, device, library versions."""
+        return {}

@@ -1,0 +1,23 @@
+"""WHAT a negative prompt says: methods by name."""
+
+from __future__ import annotations
+
+from negbench.methods.base import Method, Pair, Training
+from negbench.registry import Registry
+
+methods: Registry[Method] = Registry(
+    "method",
+    group="negbench.methods",
+    base="negbench.methods.base:Method",
+    builtins={
+        "none": ("negbench.methods.none:NoNegative", "no negative prompt: the twin itself"),
+        "static": ("negbench.methods.static:Static", "one list for every prompt"),
+        "human": ("negbench.methods.human:Human", "the negative that the case's own user wrote"),
+        "placebo": ("negbench.methods.placebo:Placebo", "another user's negative, drawn by seed"),
+        "popular": ("negbench.methods.popular:Popular", "the k most frequent training tags"),
+        "nearest": ("negbench.methods.nearest:Nearest", "the nearest training prompt's negative"),
+        "negopt": ("negbench.methods.negopt:NegOpt", "a seq2seq model writes it (2403.07605)"),
+    },
+)
+
+__all__ = ["Method", "Pair", "Training", "methods"]

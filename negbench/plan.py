@@ -1,0 +1,354 @@
+"""Resolve and check everything before the first pixel.
+
+Names, parameters, files, weights and guidance support are checked here; what a user can mend is
+told in one line. The result knows every image that is needed, and which of them exist already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from negbench.errors import ConfigError
+from negbench.files import read_json, write_json
+from negbench.generators.base import Generator, RunOptions
+from negbench.methods.base import Method
+from negbench.metrics.base import Metric
+from negbench.params import build_config
+from negbench.protocols import Benchmark, load_benchmark
+from negbench.protocols.cases import dataset_digest, load_cases
+from negbench.record import Plan
+from negbench.store import default_cache
+from negbench.types import (
+    Case,
+    Guidance,
+    ImageRequest,
+    Ref,
+    Treatment,
+    canonical_json,
+    seed_of,
+    sha256_hex,
+)
+
+METHOD_SEED = 0
+"""Seed of methods that draw at random; fixed, so that a benchmark has one answer a method."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One sample of a plan: a case, a noise, the treated request and its twin's."""
+
+    case: Case
+    replicate: int
+    seed: int
+    treatment: Treatment
+    treated: ImageRequest
+    twin: ImageRequest
+    treated_key: str
+    twin_key: str
+
+    @property
+    def id(self) -> tuple[str, int]:
+        """Case and replicate."""
+        return self.case.id, self.replicate
+
+
+@dataclass
+class Job:
+    """One method on the benchmark."""
+
+    label: str
+    plan: Plan
+    wanted: list[Wanted]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Resolved:
+    """Everything that `evaluate` needs, checked."""
+
+    benchmark: Benchmark
+    cases: list[Case]
+    generator: Generator
+    metrics: dict[str, Metric]
+    metric_refs: dict[str, Ref]
+    jobs: list[Job]
+    out: Path
+    cache: Path
+    shard: tuple[int, int] | None
+
+    def requests(self) -> dict[str, ImageRequest]:
+        """Every distinct image of this shard by key, twins included, case by case."""
+        requests: dict[str, ImageRequest] = {}
+        for job in self.jobs:
+            for wanted in self.mine(job):
+                requests.setdefault(wanted.twin_key, wanted.twin)
+                requests.setdefault(wanted.treated_key, wanted.treated)
+        return requests
+
+    def mine(self, job: Job) -> Iterator[Wanted]:
+        """The samples of `job` that fall to this shard."""
+        for wanted in job.wanted:
+            if self.shard is None or in_shard(wanted.case.id, self.shard):
+                yield wanted
+
+
+def in_shard(case_id: str, shard: tuple[int, int]) -> bool:
+    """Whether a case falls to shard (k, N), k from 1; by hash, so every case to exactly one."""
+    k, count = shard
+    return int(sha256_hex(canonical_json(["negbench-shard", case_id]))[:12], 16) % count == k - 1
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``2/3`` to (2, 3).
+
+    Raises:
+        ConfigError: it is not k/N with 1 <= k <= N.
+    """
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(f"--shard {text!r} is not k/N with 1 <= k <= N; write for example 1/3")
+    return int(match[1]), int(match[2])
+
+
+def make_plan(
+    *,
+    benchmark: str = "miniature-quality",
+    methods: Sequence[str] = ("negopt",),
+    method_params: Mapping[str, Any] | None = None,
+    guidance: str | None = None,
+    guidance_params: Mapping[str, Any] | None = None,
+    scale: float | None = None,
+    generator: str | None = None,
+    generator_params: Mapping[str, Any] | None = None,
+    metrics: Sequence[str] | None = None,
+    prompts: Path | None = None,
+    db: str | None = None,
+    limit: int | None = None,
+    replicates: int | None = None,
+    shard: tuple[int, int] | None = None,
+    out: Path = Path("runs"),
+    cache: Path | None = None,
+    options: RunOptions | None = None,
+) -> Resolved:
+    """Resolve a run and check all of it.
+
+    Args:
+        benchmark: name of a shipped benchmark, or path of a TOML file.
+        methods: method names, each ``name`` or ``label=name``.
+        method_params: ``key`` (one method) or ``label.key`` -> value.
+        guidance: rule that carries the treatments; None for the benchmark's plain CFG.
+        guidance_params: the rule's parameters.
+        scale: guidance scale of treatments and twins; None for the benchmark's.
+        generator: ``miniature``, a hub repo, a folder, a checkpoint, or a plug-in's name.
+        generator_params: steps, scheduler, height, width, dtype, ...
+        metrics: names, a subset of the benchmark's or others; None for the benchmark's.
+        prompts: a file of one's own prompts in place of the benchmark's cases.
+        db: a data set in place of the benchmark's.
+        limit: the first so many cases only.
+        replicates: noises a case; None for the benchmark's.
+        shard: (k, N): only the cases that fall to shard k of N.
+        out: folder of runs.
+        cache: folder of images, features and scores; None for the default.
+        options: device and batch size.
+
+    Raises:
+        NegbenchError: anything that would fail later, in one line.
+    """
+    bench = load_benchmark(benchmark)
+    if prompts is not None:
+        bench = bench.model_copy(update={"name": f"{bench.name}+prompts"})
+    for name, number in (("limit", limit), ("replicates", replicates)):
+        if number is not None and number < 1:
+            raise ConfigError(f"--{name} must be at least 1, got {number}")
+    wanted_metrics, metric_refs = resolve_metrics(bench, metrics)
+    drawer = resolve_generator(
+        generator or bench.generator,
+        {**(bench.generator_options if generator is None else {}), **(generator_params or {})},
+        options or RunOptions(),
+    )
+    twin_guidance = bench.guidance if generator is None else drawer.default_guidance()
+    if scale is not None:
+        twin_guidance = twin_guidance.model_copy(update={"scale": float(scale)})
+    carried = resolve_guidance(guidance, guidance_params or {}, base=twin_guidance)
+    for rule in (twin_guidance, carried):
+        drawer.check_guidance(rule)
+    cases, training = load_cases(bench, db=db, prompts=prompts, limit=limit)
+    count = replicates or bench.replicates
+    resolved = Resolved(
+        benchmark=bench,
+        cases=cases,
+        generator=drawer,
+        metrics=wanted_metrics,
+        metric_refs=metric_refs,
+        jobs=[],
+        out=out,
+        cache=cache or default_cache(),
+        shard=shard,
+    )
+    named = _labels(methods)
+    params = _split_params(method_params or {}, [label for label, _ in named])
+    built: list[tuple[str, str, Method]] = []
+    for label, name in named:
+        method = build_method(name, params[label], training)
+        built.append((label, name, method))
+    bench_ref = Ref(
+        name=bench.name,
+        version=bench.version,
+        params={"protocol": bench.protocol, "cases": len(cases)},
+    )
+    for label, name, method in built:
+        treatments, notes = treat_cached(method, name, cases, cache=resolved.cache)
+        requests_for = _requests_of(drawer.ref(), bench.title, twin_guidance, carried)
+        plan = Plan(
+            benchmark=bench_ref,
+            dataset=dataset_digest(cases),
+            n_cases=len(cases),
+            replicates=count,
+            method=method.ref(name),
+            treatments=sha256_hex(
+                canonical_json([item.model_dump(mode="json") for item in treatments])
+            ),
+            guidance=twin_guidance,
+            treatment_guidance=carried,
+            generator=drawer.ref(),
+        )
+        wanted: list[Wanted] = []
+        for case, treatment in zip(cases, treatments, strict=True):
+            if treatment.guidance is not None:
+                drawer.check_guidance(treatment.guidance)
+            wanted.extend(requests_for(case, treatment, r) for r in range(count))
+        resolved.jobs.append(Job(label=label, plan=plan, wanted=wanted, notes=notes))
+    return resolved
+
+
+def _requests_of(generator: Ref, title: str, twin: Guidance, carried: Guidance) -> Any:
+    def build(case: Case, treatment: Treatment, replicate: int) -> Wanted:
+        seed = seed_of(title, case.prompt, replicate)
+        negatives = tuple(n for n in treatment.negatives if n.text.strip())
+        applied = treatment.model_copy(
+            update={"negatives": negatives, "guidance": treatment.guidance or carried}
+        )
+        if not negatives and treatment.guidance is None and carried.kind in ("cfg", "window"):
+            applied = applied.model_copy(update={"guidance": twin})
+        plain = Treatment(prompt=case.prompt, guidance=twin)
+        treated = ImageRequest(generator=generator, treatment=applied, seed=seed)
+        without = ImageRequest(generator=generator, treatment=plain, seed=seed)
+        return Wanted(
+            case, replicate, seed, applied, treated, without, treated.key(), without.key()
+        )
+
+    return build
+
+
+def _labels(methods: Sequence[str]) -> list[tuple[str, str]]:
+    if not methods:
+        raise ConfigError("no method given; write for example --method negopt")
+    named = []
+    for text in methods:
+        label, equals, name = text.partition("=")
+        named.append((label, name) if equals else (text, text))
+    labels = [label for label, _ in named]
+    double = next((label for label in labels if labels.count(label) > 1), None)
+    if double is not None:
+        raise ConfigError(
+            f"method {double!r} is given twice; label them apart, for example "
+            f"--method a={double} --method b={double} -p a.key=value"
+        )
+    return named
+
+
+def _split_params(params: Mapping[str, Any], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    split: dict[str, dict[str, Any]] = {label: {} for label in labels}
+    for key, value in params.items():
+        label, dot, rest = key.partition(".")
+        if dot and label in split:
+            split[label][rest] = value
+        elif len(labels) == 1:
+            split[labels[0]][key] = value
+        else:
+            raise ConfigError(
+                f"-p {key}: several methods are given, so say which: "
+                f"-p {labels[0]}.{rest or key}=..."
+            )
+    return split
+
+
+def build_method(name: str, params: Mapping[str, Any], training: Any) -> Method:
+    """A method by name with checked parameters."""
+    from negbench.methods import methods
+
+    cls = methods.get(name)
+    config = build_config(cls.Config, params, owner=f"method {name}")
+    method = cls(config, training=training)
+    method.check()
+    return method
+
+
+def treat_cached(
+    method: Method, name: str, cases: Sequence[Case], *, cache: Path
+) -> tuple[list[Treatment], list[str]]:
+    """What the method decides, contract checked; kept by identity where the method allows it."""
+    from negbench.methods.check import treat_checked
+
+    path: Path | None = None
+    if method.cacheable:
+        key = canonical_json([method.ref(name).digest(), dataset_digest(cases), METHOD_SEED])
+        path = cache / "treatments" / f"{sha256_hex(key)}.json"
+        if path.is_file():
+            kept = read_json(path).get("treatments", [])
+            if len(kept) == len(cases):
+                return [Treatment.model_validate(item) for item in kept], method.notes(cases)
+    treatments = treat_checked(method, name, cases, seed=METHOD_SEED)
+    if path is not None:
+        write_json(path, {"treatments": [item.model_dump(mode="json") for item in treatments]})
+    return treatments, method.notes(cases)
+
+
+def resolve_metrics(
+    bench: Benchmark, names: Sequence[str] | None
+) -> tuple[dict[str, Metric], dict[str, Ref]]:
+    """The benchmark's metrics, or those named, built and checked."""
+    from negbench.metrics import metrics
+
+    built: dict[str, Metric] = {}
+    refs: dict[str, Ref] = {}
+    for name in dict.fromkeys(names if names else bench.metrics):
+        cls = metrics.get(name)
+        config = build_config(cls.Config, bench.metrics.get(name, {}), owner=f"metric {name}")
+        metric = cls(config)
+        metric.check()
+        built[name] = metric
+        refs[name] = metric.ref(name)
+    return built, refs
+
+
+def resolve_generator(spec: str, params: Mapping[str, Any], options: RunOptions) -> Generator:
+    """What draws: ``miniature``, a hub repo, a folder, a checkpoint, or a plug-in's name."""
+    from negbench.generators.resolve import resolve
+
+    return resolve(spec, params=dict(params), options=options)
+
+
+def resolve_guidance(kind: str | None, params: Mapping[str, Any], *, base: Guidance) -> Guidance:
+    """The rule that carries treatments, at the scale of `base` unless `params` has ``scale``."""
+    from negbench.guidance import rules
+
+    if kind is None:
+        if params:
+            raise ConfigError("-g needs --guidance; write for example --guidance window -g stop=10")
+        return base
+    cls = rules.get(kind)
+    values = dict(params)
+    scale = values.pop("scale", base.scale)
+    try:
+        number = float(scale)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"-g scale={scale!r} is not a number") from error
+    config = build_config(cls.Config, values, owner=f"guidance rule {kind}")
+    return Guidance(
+        kind=kind, version=cls.version, scale=number, params=config.model_dump(mode="json")
+    )

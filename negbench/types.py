@@ -1,0 +1,239 @@
+"""The vocabulary of negbench: small frozen types whose canonical bytes are their identity.
+
+Everything that determines the pixels of an image sits in one `ImageRequest`; the sha256 of its
+canonical JSON is the image's key. Times, devices, paths and method names are not in it, so equal
+requests are drawn once and shared by every method.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import unicodedata
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+MAX_TEXT = 20_000
+"""Longest prompt or negative prompt, in characters; longer input is refused, never cut silently."""
+
+REQUEST_SCHEMA: Literal[1] = 1
+SEED_BITS = 32
+"""`torch.Generator("cpu").manual_seed` uses the low 32 bits only, so seeds are 32-bit numbers."""
+
+
+def _normal(value: Any) -> Any:
+    """Strings in NFC, recursively; a lone surrogate is refused because it has no UTF-8 form."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError("text holds a lone surrogate, which has no UTF-8 form") from error
+        return unicodedata.normalize("NFC", value)
+    if isinstance(value, dict):
+        return {_normal(key): _normal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_normal(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_normal(item) for item in value)
+    return value
+
+
+def canonical_json(value: Any) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces; refuses NaN and infinity."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode("utf-8")
+
+
+def sha256_hex(data: bytes) -> str:
+    """Hex digest of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Spec(BaseModel):
+    """A frozen value with canonical bytes; unknown fields, NaN and infinity are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nfc(cls, data: Any) -> Any:
+        return _normal(data)
+
+    def canonical(self) -> bytes:
+        """The canonical JSON of this value: equal values have equal bytes on every machine."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def digest(self) -> str:
+        """sha256 of `canonical()`, 64 hex digits."""
+        return sha256_hex(self.canonical())
+
+
+class Ref(Spec):
+    """Names a component and every argument it was built with.
+
+    `params` come from a validated config with its defaults made explicit, so that 7 and 7.0, or a
+    default given and left out, are one identity.
+    """
+
+    name: str
+    version: int = 1
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Case(Spec):
+    """One question of a benchmark: a prompt and what is known about it.
+
+    Attributes:
+        id: unique within its benchmark.
+        prompt: what the picture should show.
+        negative: a user's own negative prompt, or None.
+        concept: what should not be seen, in removal benchmarks.
+        tags: labels to break results down by.
+    """
+
+    id: str = Field(min_length=1, max_length=200)
+    prompt: str = Field(max_length=MAX_TEXT)
+    negative: str | None = Field(default=None, max_length=MAX_TEXT)
+    concept: str | None = Field(default=None, max_length=MAX_TEXT)
+    tags: tuple[str, ...] = ()
+
+
+class Negative(Spec):
+    """One negative prompt and its weight (1 = plain)."""
+
+    text: str = Field(max_length=MAX_TEXT)
+    weight: float = 1.0
+
+
+class Guidance(Spec):
+    """A guidance rule by name and version, its scale (diffusers' convention) and its parameters."""
+
+    kind: str = "cfg"
+    version: int = 1
+    scale: float = 7.5
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Treatment(Spec):
+    """What a method decided for one case.
+
+    `guidance` None means the plan's own rule and scale; a request holds it resolved.
+    """
+
+    prompt: str = Field(max_length=MAX_TEXT)
+    negatives: tuple[Negative, ...] = ()
+    guidance: Guidance | None = None
+
+    def negative_text(self) -> str:
+        """All negatives as one comma separated text, for metrics and for people."""
+        return ", ".join(negative.text for negative in self.negatives if negative.text.strip())
+
+
+class ImageRequest(Spec):
+    """Everything that determines the pixels of one image."""
+
+    schema_: Literal[1] = REQUEST_SCHEMA
+    generator: Ref
+    treatment: Treatment
+    seed: int = Field(ge=0, lt=2**SEED_BITS)
+
+    @model_validator(mode="after")
+    def _resolved(self) -> Self:
+        if self.treatment.guidance is None:
+            raise ValueError("a request needs a resolved guidance rule")
+        return self
+
+    @property
+    def guidance(self) -> Guidance:
+        """The resolved guidance rule."""
+        assert self.treatment.guidance is not None
+        return self.treatment.guidance
+
+    def key(self) -> str:
+        """The image's key: the digest of this request."""
+        return self.digest()
+
+
+class Score(BaseModel):
+    """A number or the reason why there is none; never NaN, never a filler."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float | None = None
+    unscored: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.value is None) == (self.unscored is None):
+            raise ValueError("a score is a value or a reason, exactly one of them")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"a score must be finite, got {self.value}")
+        return self
+
+    @classmethod
+    def of(cls, value: float) -> Score:
+        """The score `value`; a value that is not finite becomes a reason."""
+        number = float(value)
+        if math.isfinite(number):
+            return cls(value=number)
+        return cls(unscored=f"not finite: {number}")
+
+    @classmethod
+    def missing(cls, reason: str) -> Score:
+        """No score, and why."""
+        return cls(unscored=reason)
+
+
+class Estimate(BaseModel):
+    """A headline number: value with a 95 % interval, how many were scored, unit and direction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    metric: str
+    method: str
+    value: float | None
+    ci95: tuple[float, float] | None
+    n_scored: int
+    n_unscored: int
+    n_prompts: int
+    higher_is_better: bool | None
+    unit: str
+    note: str | None = None
+
+
+class PairedDifference(BaseModel):
+    """Method minus baseline on the same cases and seeds, clustered by prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    metric: str
+    method: str
+    baseline: str
+    delta: float | None
+    ci95: tuple[float, float] | None
+    p: float | None
+    n: int
+    n_prompts: int
+    higher_is_better: bool | None
+    unit: str
+    note: str | None = None
+
+
+def seed_of(benchmark: str, prompt: str, replicate: int) -> int:
+    """The seed of one replicate of a prompt: a 32-bit number, the same for every method.
+
+    Args:
+        benchmark: name and version, for example ``miniature-quality@1``.
+        prompt: the case's prompt; NFC normal form is taken.
+        replicate: counts from 0.
+
+    Returns:
+        An integer in [0, 2**32), from the first four bytes of a sha256.
+    """
+    text = canonical_json(["negbench-seed", 1, benchmark, _normal(prompt), int(replicate)])
+    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
