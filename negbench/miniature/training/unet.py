@@ -1,0 +1,182 @@
+"""Train the denoiser and its text encoder, and write the whole `StableDiffusionPipeline` folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from negbench.errors import NegbenchError
+from negbench.miniature.captions import CONTEXT
+from negbench.miniature.data import CAPTIONS_EACH, load
+from negbench.miniature.text import BOS, EOS, PAD, build_tokenizer, vocabulary
+from negbench.miniature.training.loop import prepare, train_loop
+from negbench.miniature.training.vae import TRAIN_COUNT, to_tensor
+
+STEPS = 10_000
+BATCH = 64
+WIDTH = 96
+#: Share of captions replaced by the empty one, as classifier-free guidance needs.
+EMPTY = 0.10
+
+
+def build_unet() -> Any:
+    """The untrained denoiser: about 4.2 M parameters, 16x16 latents."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 64, 128),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH,
+        norm_num_groups=8,
+        attention_head_dim=4,
+    )
+
+
+def build_text_encoder() -> Any:
+    """The untrained CLIP text encoder: two layers of width 96."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    vocab = vocabulary()
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(vocab),
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            projection_dim=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=CONTEXT,
+            pad_token_id=vocab[PAD],
+            bos_token_id=vocab[BOS],
+            eos_token_id=vocab[EOS],
+        )
+    )
+
+
+def build_scheduler() -> Any:
+    """DDIM with Stable Diffusion's noise schedule."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def load_vae(out: Path) -> Any:
+    """The trained autoencoder of this weights folder, float32.
+
+    Raises:
+        NegbenchError: It has not been trained yet.
+    """
+    from diffusers import AutoencoderKL
+
+    folder = out / "pipeline" / "vae"
+    if not (folder / "config.json").is_file():
+        raise NegbenchError(f"{folder} is missing: train the part 'vae' first")
+    return AutoencoderKL.from_pretrained(folder).float().eval()
+
+
+def latents_of(vae: Any, images: np.ndarray[Any, Any], *, device: torch.device) -> torch.Tensor:
+    """Scaled mean latents, float32 (n, 4, 16, 16)."""
+    vae = vae.to(device, memory_format=torch.channels_last)
+    parts = []
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+        for start in range(0, len(images), 100):
+            x = to_tensor(images[start : start + 100]).to(device)
+            x = x.contiguous(memory_format=torch.channels_last)
+            parts.append(vae.encode(x).latent_dist.mean.float().cpu())
+    return torch.cat(parts) * float(vae.config.scaling_factor)
+
+
+def write_pipeline(
+    out: Path, unet_state: dict[str, torch.Tensor], text_state: dict[str, torch.Tensor]
+) -> None:
+    """Write `out/pipeline`, half precision, for plain `StableDiffusionPipeline.from_pretrained`."""
+    from diffusers import StableDiffusionPipeline
+
+    unet, text_encoder = build_unet(), build_text_encoder()
+    unet.load_state_dict(unet_state)
+    text_encoder.load_state_dict(text_state)
+    pipeline = StableDiffusionPipeline(
+        vae=load_vae(out),
+        text_encoder=text_encoder,
+        tokenizer=build_tokenizer(),
+        unet=unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).to(dtype=torch.float16)
+    folder = out / "pipeline"
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    # Older versions of transformers know the tokenizer by this name only.
+    index = json.loads((folder / "model_index.json").read_text())
+    index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    config = folder / "tokenizer" / "tokenizer_config.json"
+    described = json.loads(config.read_text())
+    described["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
+
+
+def train_unet(*, out: Path, steps: int | None, resume: bool, seed: int) -> None:
+    """Train denoiser and text encoder together on noise prediction.
+
+    Loss: squared error with min-SNR-5 weights (Hang et al. 2023, eq. 8), which speeds up
+    convergence. Moving average of the weights with decay 0.999.
+    """
+    device = prepare()
+    rendered = load(out / "work", count=TRAIN_COUNT, seed=0)
+    cache = out / "work" / "latents.npy"
+    if not cache.exists():
+        np.save(cache, latents_of(load_vae(out), rendered.images, device=device).half().numpy())
+    latents = torch.from_numpy(np.load(cache))
+    tokens = torch.from_numpy(np.array(rendered.tokens))
+    unet = build_unet().to(device, memory_format=torch.channels_last)
+    text_encoder = build_text_encoder().to(device)
+    alphas = build_scheduler().alphas_cumprod.to(device)
+    snr = alphas / (1 - alphas)
+    weights = snr.clamp(max=5.0) / snr
+    vocab = vocabulary()
+    empty = torch.zeros(CONTEXT, dtype=torch.int16)
+    empty[0], empty[1] = vocab[BOS], vocab[EOS]
+
+    def batch_loss(rng: np.random.Generator) -> torch.Tensor:
+        index = torch.from_numpy(rng.integers(0, len(latents), BATCH))
+        ids = tokens[index, torch.from_numpy(rng.integers(0, CAPTIONS_EACH, BATCH))]
+        ids[torch.from_numpy(rng.random(BATCH) < EMPTY)] = empty
+        x = latents[index].to(device).float()
+        noise = torch.randn(x.shape).to(device)
+        # Stratified over the schedule: less noise in the loss.
+        t = torch.from_numpy((np.arange(BATCH) + rng.random(BATCH)) / BATCH * 1000).long()
+        t = t.clamp(max=999).to(device)
+        a = alphas[t][:, None, None, None]
+        noisy = (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(
+            memory_format=torch.channels_last
+        )
+        text = text_encoder(ids.long().to(device))[0]
+        predicted = unet(noisy, t, text).sample
+        error = (predicted - noise).square().mean(dim=(1, 2, 3))
+        return (weights[t] * error).mean()
+
+    states = train_loop(
+        "unet", modules={"unet": unet, "text_encoder": text_encoder}, batch_loss=batch_loss,
+        steps=steps or STEPS, peak=1.2e-3, work=out / "work", resume=resume, seed=seed,
+        average=0.999,
+    )  # fmt: skip
+    write_pipeline(out, states["unet"], states["text_encoder"])
