@@ -1,0 +1,280 @@
+"""The networks of a pipeline behind one small interface: encode texts, predict, decode.
+
+With `rows` set, every call of a network has that many rows, padded: what a row gives then depends
+on nothing but the row, not on its neighbours or its place. Without, calls have the shapes that
+diffusers' own pipeline would give them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from negbench.errors import DataError, NegbenchError
+from negbench.generators.families import Pipeline
+
+Text = str | None
+"""A text, or None for the pipeline's empty prompt."""
+
+MEMORY = 256 << 20
+"""Bytes of text encodings that are kept."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of each network's calls, or None for as many as there are."""
+
+    text: int | None = None
+    denoiser: int | None = None
+    decoder: int | None = None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the text encoders make of one or more texts.
+
+    Attributes:
+        context: (texts, positions, width) for cross-attention.
+        pooled: (texts, width) for Stable Diffusion XL's added conditioning, else None.
+    """
+
+    context: torch.Tensor
+    pooled: torch.Tensor | None
+
+    def take(self, index: torch.Tensor) -> Encoding:
+        """The rows of `index`."""
+        pooled = None if self.pooled is None else self.pooled[index]
+        return Encoding(self.context[index], pooled)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        tensors = (self.context, *(() if self.pooled is None else (self.pooled,)))
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def join(encodings: Sequence[Encoding]) -> Encoding:
+    """Encodings of equal length as one, in order."""
+    pooled = [item.pooled for item in encodings if item.pooled is not None]
+    return Encoding(
+        torch.cat([item.context for item in encodings]), torch.cat(pooled) if pooled else None
+    )
+
+
+class Network(ABC):
+    """The loaded networks of one pipeline.
+
+    Attributes:
+        length: positions of one chunk of text, the encoder's context.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        size: tuple[int, int],
+        device: torch.device,
+        dtype: torch.dtype,
+        rows: Rows,
+        lora: Sequence[tuple[str, float]] = (),
+    ) -> None:
+        from negbench.generators.loading import load_parts, quiet
+
+        self.pipeline = pipeline
+        self.size = size
+        self.device = device
+        self.dtype = dtype
+        self.rows = rows
+        parts = load_parts(pipeline, lora=lora)
+        self.unet: Any = parts.unet
+        self.vae: Any = parts.vae
+        self.encoders: list[Any] = parts.encoders
+        self.tokenizers: list[Any] = parts.tokenizers
+        self.length: int = min(
+            min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+            for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True)
+        )
+        with quiet():
+            for module in (self.unet, self.vae, *self.encoders):
+                module.eval().requires_grad_(False).to(device=device, dtype=dtype)
+            if rows.denoiser is not None:
+                self.vae.to(memory_format=torch.channels_last)
+                if device.type == "cuda":
+                    self.unet.to(memory_format=torch.channels_last)
+        self._kept: OrderedDict[tuple[Text, int], Encoding] = OrderedDict()
+        self._kept_bytes = 0
+
+    # Text -----------------------------------------------------------------------------------
+
+    def tokens(self, text: str) -> int:
+        """Tokens of `text` with its begin and end marks, uncut; the most of any tokenizer."""
+        return max(len(_ids(tokenizer, text)) for tokenizer in self.tokenizers)
+
+    def chunks(self, text: str) -> int:
+        """Chunks of the encoder's context that `text` takes, at least 1."""
+        return max(1, -(-(self.tokens(text) - 2) // (self.length - 2)))
+
+    def encode(self, texts: Sequence[Text], *, chunks: int = 1) -> Encoding:
+        """Encodings of `texts`, remembered; chunk encodings stand one after another.
+
+        Args:
+            texts: what to encode; None is the pipeline's empty prompt.
+            chunks: chunks of every text; shorter ones are filled with empty chunks. With one
+                chunk, longer texts are cut at its end.
+        """
+        wanted = [text for text in dict.fromkeys(texts) if (text, chunks) not in self._kept]
+        size = self.rows.text or len(wanted) or 1
+        for start in range(0, len(wanted), size):
+            block = wanted[start : start + size]
+            for text, row in zip(block, self._encode_block(block, chunks, size), strict=True):
+                self._kept[text, chunks] = row
+                self._kept_bytes += row.nbytes
+        encoding = join([self._kept[text, chunks] for text in texts])
+        for text in texts:
+            self._kept.move_to_end((text, chunks))
+        while self._kept_bytes > MEMORY and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self._kept_bytes -= dropped.nbytes
+        return encoding
+
+    def encode_together(self, texts: Sequence[Text]) -> Encoding:
+        """Encodings of `texts` in one call, equal texts too, as diffusers' pipeline makes them."""
+        if all(text is None for text in texts):
+            return self.empty(len(texts), 1)
+        return self.encode_ids([self._cut_ids(i, texts) for i in range(len(self.tokenizers))])
+
+    def _encode_block(self, block: Sequence[Text], chunks: int, size: int) -> list[Encoding]:
+        padded = [*block, *([""] * (size - len(block)))]
+        parts = []
+        for number in range(chunks):
+            ids = [
+                self._cut_ids(i, padded) if chunks == 1 else self._chunk_ids(i, padded, number)
+                for i in range(len(self.tokenizers))
+            ]
+            parts.append(self.encode_ids(ids))
+        rows = []
+        for row, text in enumerate(block):
+            if text is None and self.pipeline.zeros_for_empty:
+                rows.append(self.empty(1, chunks))
+                continue
+            context = torch.cat([part.context[row] for part in parts])[None]
+            pooled = parts[0].pooled
+            rows.append(Encoding(context.clone(), None if pooled is None else pooled[row][None]))
+        return rows
+
+    def _cut_ids(self, which: int, texts: Sequence[Text]) -> dict[str, torch.Tensor]:
+        return _on(
+            self.tokenizers[which](
+                [text or "" for text in texts],
+                padding="max_length",
+                max_length=self.length,
+                truncation=True,
+                return_tensors="pt",
+            ),
+            self.device,
+        )
+
+    def _chunk_ids(self, which: int, texts: Sequence[Text], number: int) -> dict[str, torch.Tensor]:
+        tokenizer = self.tokenizers[which]
+        inside = self.length - 2
+        lines = []
+        for text in texts:
+            ids = _ids(tokenizer, text or "")
+            first, last = ids[0], ids[-1]
+            window = ids[1:-1][number * inside : (number + 1) * inside]
+            lines.append([first, *window, last])
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else lines[0][-1]
+        full = [line + [pad] * (self.length - len(line)) for line in lines]
+        mask = [[1] * len(line) + [0] * (self.length - len(line)) for line in lines]
+        return _on({"input_ids": full, "attention_mask": mask}, self.device)
+
+    @abstractmethod
+    def encode_ids(self, ids: Sequence[dict[str, torch.Tensor]]) -> Encoding:
+        """One call of each text encoder.
+
+        Args:
+            ids: for each tokenizer ``input_ids`` and ``attention_mask``, (rows, length).
+        """
+
+    @abstractmethod
+    def empty(self, rows: int, chunks: int) -> Encoding:
+        """The empty prompt's encoding, where it is no text; else that of the text ""."""
+
+    # Pictures -------------------------------------------------------------------------------
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of a latent."""
+        height, width = self.size
+        factor = self.pipeline.factor
+        return self.pipeline.channels, height // factor, width // factor
+
+    @abstractmethod
+    def predict(self, x: torch.Tensor, timestep: torch.Tensor, texts: Encoding) -> torch.Tensor:
+        """One call of the U-Net: (rows, channels, height, width) in, the same out."""
+
+    @abstractmethod
+    def unscale(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents as the decoder takes them."""
+
+    def decode(self, latents: torch.Tensor) -> tuple[npt.NDArray[np.uint8], list[bool]]:
+        """Pixels of latents, and whether each picture came out finite.
+
+        Args:
+            latents: (rows, channels, height, width).
+
+        Returns:
+            uint8 (rows, height, width, 3), RGB, and one flag a row; what is not finite is 0.
+        """
+        size = self.rows.decoder or len(latents)
+        pictures = []
+        for start in range(0, len(latents), size):
+            block = latents[start : start + size]
+            filled = pad_rows(block, size)
+            pictures.append(self._decode_block(filled)[: len(block)])
+        image = torch.cat(pictures)
+        finite = image.isfinite().flatten(1).all(dim=1)
+        # diffusers' VaeImageProcessor: denormalize, then round to the nearest grey level.
+        unit = (image * 0.5 + 0.5).clamp(0, 1).float().nan_to_num(0.0)
+        bytes_ = (unit.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+        return np.ascontiguousarray(bytes_.cpu().numpy()), finite.tolist()
+
+    def _decode_block(self, latents: torch.Tensor) -> torch.Tensor:
+        scaled = self.unscale(latents).to(self.vae.dtype)
+        return self.vae.decode(scaled, return_dict=False)[0]  # type: ignore[no-any-return]
+
+
+def pad_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
+    """`tensor` with its last row repeated until there are `rows`."""
+    lacking = rows - len(tensor)
+    if lacking <= 0:
+        return tensor
+    return torch.cat([tensor, tensor[-1:].expand(lacking, *tensor.shape[1:])])
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids = tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"]
+    if len(ids) < 2:
+        raise DataError("the tokenizer sets no begin and end marks, which long_text needs")
+    return list(ids)
+
+
+def _on(batch: Any, device: torch.device) -> dict[str, torch.Tensor]:
+    return {key: torch.as_tensor(batch[key]).to(device) for key in ("input_ids", "attention_mask")}
+
+
+@contextlib.contextmanager
+def out_of_memory(advice: str) -> Iterator[None]:
+    """Turn a GPU's out-of-memory into one line."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise NegbenchError(f"out of GPU memory: {advice}") from error

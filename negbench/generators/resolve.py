@@ -1,0 +1,126 @@
+"""From what a user writes after ``--generator`` to a checked generator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from negbench.errors import ConfigError, UnknownNameError, did_you_mean
+from negbench.generators import generators
+from negbench.generators.base import Generator, RunOptions
+from negbench.generators.diffusers import (
+    Choices,
+    DiffusersGenerator,
+    Mode,
+    default_dtype,
+    read_lora,
+)
+from negbench.generators.families import Pipeline, inspect
+from negbench.generators.schedule import Schedule
+from negbench.generators.weights import locate
+from negbench.params import build_config
+
+MINIATURE = "miniature"
+MINIATURE_DEFAULTS: Mapping[str, Any] = {"steps": 25, "scale": 4.0, "dtype": "float32"}
+"""What the miniature is trained and calibrated for; the size is in its U-Net's config."""
+
+
+def resolve(
+    spec: str = MINIATURE,
+    *,
+    params: Mapping[str, Any] | None = None,
+    options: RunOptions | None = None,
+    mode: Mode = "canonical",
+) -> Generator:
+    """The generator that `spec` names, checked while planning.
+
+    Args:
+        spec: ``miniature``, ``fake`` or another registered name, a pipeline folder, a hub repo
+            ``org/name[@revision]``, or a checkpoint ``file.safetensors``.
+        params: what the user set: fields of `Choices`, or of the plug-in's own Config.
+        options: device and batch size.
+        mode: ``canonical`` or ``reference``, see `DiffusersGenerator`.
+
+    Raises:
+        NegbenchError: whatever would fail later, in one line.
+    """
+    params = dict(params or {})
+    options = options or RunOptions()
+    if options.batch_size is not None and options.batch_size < 1:
+        raise ConfigError(f"batch size must be at least 1, got {options.batch_size}")
+    if spec == MINIATURE:
+        from negbench.miniature import pipeline_dir
+
+        folder = str(pipeline_dir())
+        values = {**MINIATURE_DEFAULTS, **params}
+        return _diffusers(folder, values, options, mode=mode, shown=MINIATURE)
+    if spec == "diffusers":
+        raise ConfigError(
+            "generator diffusers: name a model: --generator org/repo, a pipeline folder or a "
+            ".safetensors file"
+        )
+    if spec in generators:
+        cls: Any = generators.get(spec)
+        config = build_config(cls.Config, params, owner=f"generator {spec}")
+        plugin: Generator = cls(config, options=options)
+        return plugin
+    if "/" not in spec and "." not in spec and not Path(spec).is_dir():
+        known = [MINIATURE, *(name for name in generators.names() if name != "diffusers")]
+        raise UnknownNameError(
+            f"unknown generator {spec!r}; {did_you_mean(spec, known)}; or give a pipeline folder, "
+            "a hub repo as org/name, or a .safetensors file"
+        )
+    return _diffusers(spec, params, options, mode=mode, shown=spec)
+
+
+def _diffusers(
+    spec: str, params: Mapping[str, Any], options: RunOptions, *, mode: Mode, shown: str
+) -> DiffusersGenerator:
+    choices = build_config(Choices, params, owner=f"generator {shown}")
+    assert isinstance(choices, Choices)
+    pipeline = inspect(locate(spec, config=choices.config))
+    return build(pipeline, choices, options=options, mode=mode)
+
+
+def build(
+    pipeline: Pipeline,
+    choices: Choices,
+    *,
+    options: RunOptions | None = None,
+    mode: Mode = "canonical",
+) -> DiffusersGenerator:
+    """The generator of an inspected pipeline.
+
+    Raises:
+        ConfigError: a size, scheduler or LoRA that the pipeline cannot take.
+    """
+    options = options or RunOptions()
+    family = pipeline.family
+    steps = choices.steps or family.steps
+    height, width = choices.height or pipeline.size[0], choices.width or pipeline.size[1]
+    unit = max(8, pipeline.factor)
+    for name, side in (("height", height), ("width", width)):
+        if side % unit:
+            near = max(unit, round(side / unit) * unit)
+            raise ConfigError(f"{name}={side} is not a multiple of {unit}; {near} is")
+    schedule = Schedule.choose(choices.scheduler, pipeline.scheduler, steps=steps)
+    lora = read_lora(choices.lora)
+    if mode == "reference" and choices.long_text != "truncate":
+        raise ConfigError("reference mode cuts long texts as diffusers does; leave long_text out")
+    config = DiffusersGenerator.Config(
+        weights=pipeline.digest,
+        family=family.name,
+        dtype=choices.dtype or default_dtype(options.device),
+        scheduler=schedule.name,
+        scheduler_config=dict(schedule.config),
+        steps=steps,
+        height=height,
+        width=width,
+        long_text=choices.long_text,
+        lora=tuple((item.digest, item.scale) for item in lora),
+    )
+    scale = choices.scale if choices.scale is not None else family.scale
+    return DiffusersGenerator(
+        config, pipeline=pipeline, scale=scale, lora=lora, options=options, mode=mode
+    )

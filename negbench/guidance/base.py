@@ -1,0 +1,158 @@
+"""What a guidance rule is: it says which predictions a step needs, and how to combine them.
+
+A rule never calls a network. At each model call the loop asks `Rule.needs` for branches, predicts
+them for every row that shares the rule, and hands the predictions to `Rule.combine`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from negbench.errors import ConfigError
+from negbench.types import Negative
+
+if TYPE_CHECKING:
+    import torch
+
+Space = Literal["epsilon", "v_prediction", "sample", "flow"]
+"""What the network predicts: the noise, the velocity, the clean picture, the flow."""
+
+
+class Branch(NamedTuple):
+    """One prediction that a rule can ask for: the network under one text.
+
+    Attributes:
+        role: ``positive``, ``negative`` or ``empty``.
+        number: which of the row's negatives, from 0; 0 for the other roles.
+    """
+
+    role: Literal["positive", "negative", "empty"]
+    number: int = 0
+
+
+POSITIVE = Branch("positive")
+EMPTY = Branch("empty")
+
+
+def negative(number: int) -> Branch:
+    """The branch of a row's negative `number`, from 0."""
+    return Branch("negative", number)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One model call of the schedule.
+
+    Attributes:
+        index: counts model calls from 0; PNDM with 30 steps makes 31.
+        total: model calls in all.
+        timestep: what the network is told.
+        sigma: noise to signal ratio of the row at this call, sqrt((1 - abar) / abar).
+        space: what the network predicts.
+    """
+
+    index: int
+    total: int
+    timestep: float
+    sigma: float
+    space: Space = "epsilon"
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """A setting at which a rule must equal something simpler, within 1e-5.
+
+    Attributes:
+        equals: ``positive`` (the conditional prediction alone), ``empty_negative`` (plain guidance
+            away from the empty prompt) or ``cfg`` (plain guidance away from the negatives), both
+            at the rule's own scale.
+        params: the parameters that make it neutral, beside defaults.
+        scale: the scale that makes it neutral, or None if any scale does.
+    """
+
+    equals: Literal["positive", "empty_negative", "cfg"]
+    params: Mapping[str, JsonValue]
+    scale: float | None = None
+
+
+class Rule(ABC):
+    """HOW a negative prompt acts, bound to one scale, one set of parameters, one list of weights.
+
+    Rows of a batch that agree in all of these share one instance and one call of `combine`. The
+    result of a row may not depend on the other rows, so sums and norms run over a row alone.
+    """
+
+    version: ClassVar[int] = 1
+    families: ClassVar[frozenset[str] | None] = None
+    """Model families that the rule can steer, or None for all."""
+
+    spaces: ClassVar[frozenset[Space]] = frozenset({"epsilon", "v_prediction", "sample", "flow"})
+    """Prediction spaces in which the formula holds; a rule that is linear holds in all."""
+
+    neutral: ClassVar[tuple[Neutral, ...]] = ()
+    """Settings at which the rule must equal something simpler."""
+
+    class Config(BaseModel):
+        """The rule's parameters beside the scale, which every rule has."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __init__(
+        self, config: BaseModel | None = None, *, scale: float, weights: Sequence[float] = ()
+    ) -> None:
+        self.config = config if config is not None else self.Config()
+        self.scale = float(scale)
+        self.weights = tuple(float(weight) for weight in weights)
+
+    @classmethod
+    def read(cls, negatives: Sequence[Negative]) -> tuple[Negative, ...]:
+        """The negatives as this rule takes them; blank texts are no negatives."""
+        return tuple(item for item in negatives if item.text.strip())
+
+    def check(self, *, family: str, space: Space, total: int) -> None:
+        """Refuse, with a ConfigError, what this rule cannot do on a model or schedule.
+
+        Args:
+            family: the model family, for example ``sd`` or ``sdxl``.
+            space: what its network predicts.
+            total: model calls of the schedule.
+        """
+        name = type(self).__name__
+        if self.families is not None and family not in self.families:
+            known = ", ".join(sorted(self.families))
+            raise ConfigError(f"guidance rule {name} does not support {family}; only {known}")
+        if space not in self.spaces:
+            known = ", ".join(sorted(self.spaces))
+            raise ConfigError(
+                f"guidance rule {name} does not support {space} prediction; only {known}"
+            )
+
+    @abstractmethod
+    def needs(self, step: Step) -> tuple[Branch, ...]:
+        """The branches to predict at `step`, each once; nothing else is computed."""
+
+    @abstractmethod
+    def combine(
+        self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any
+    ) -> tuple[torch.Tensor, Any]:
+        """The guided prediction.
+
+        Args:
+            predictions: a tensor (rows, channels, height, width) for each branch of `needs`.
+            x_t: what the network saw, the same shape.
+            step: the model call.
+            state: what the rule returned at the call before, None at the first; tensors in it
+                have one entry a row in their first dimension.
+
+        Returns:
+            The prediction, of the same shape and dtype, and the state for the next call.
+        """
+
+    def count(self, total: int, space: Space = "epsilon") -> int:
+        """Predictions over a schedule of `total` model calls, if all texts differ."""
+        return sum(len(self.needs(Step(i, total, 0.0, 0.0, space))) for i in range(total))
