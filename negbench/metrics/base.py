@@ -76,7 +76,11 @@ class Network(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Refuse with MissingError, and the command that fetches them, if weights are not at hand."""
+        """Refuse if weights are not at hand.
+
+        Raises:
+            MissingError: with the command that fetches them.
+        """
 
     @abstractmethod
     def embed_images(self, images: Sequence[Pixels]) -> Features:
@@ -94,7 +98,6 @@ class Metric(ABC):
         unit: what the number is in, for example ``cosine``; "1" for a plain ratio.
         higher_is_better: direction, or None where neither is better.
         needs_twin: True if an image without a twin cannot be scored.
-        cacheable: False if the score follows from more than pixels, twin and texts.
         network_fields: names of the config fields that choose networks or weights. They may hold a
             path or a repo, so the digests of what they name stand for them in the identity.
     """
@@ -103,7 +106,6 @@ class Metric(ABC):
     unit: ClassVar[str] = "1"
     higher_is_better: ClassVar[bool | None] = True
     needs_twin: ClassVar[bool] = False
-    cacheable: ClassVar[bool] = True
     network_fields: ClassVar[tuple[str, ...]] = ()
 
     class Config(BaseModel):
@@ -193,3 +195,12 @@ class SetMetric(Metric):
     def customary(self, rows: Features) -> Mapping[str, float]:
         """Numbers that people are used to see beside the value, by name, without an interval."""
         return {}
+
+    def swap_p(self, rows: Features, twins: Features, prompts: Sequence[str]) -> float:
+        """Two-sided p of exchanging images and twins by prompt, from rows (n, d) of both.
+
+        Subclasses whose value follows from sums override this with something faster.
+        """
+        from negbench.stats import swap_test_of_rows
+
+        return swap_test_of_rows(rows, twins, prompts, self.value)
