@@ -18,6 +18,7 @@ import typer
 from negbench import __version__
 from negbench.database.commands import build_db, db_app
 from negbench.errors import NegbenchError, one_line
+from negbench.protocols.commands import score_verdicts
 
 app = typer.Typer(
     name="negbench",
@@ -28,6 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("build-db")(build_db)
+app.command("score-verdicts")(score_verdicts)
 app.add_typer(db_app, name="db")
 
 Params = Annotated[

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from negbench import __version__
 from negbench.errors import NegbenchError, PluginError, RecordError, one_line
-from negbench.files import LineWriter, make_folder
+from negbench.files import LineWriter, make_folder, write_json
 from negbench.metrics.base import ImageMetric, Item, Network, SetMetric
 from negbench.plan import Job, Resolved, Wanted
 from negbench.record import (
@@ -228,9 +228,18 @@ class _Drawing:
             else:
                 self.stored[key] = stored
         if missing:
+            started = time.monotonic()
             with progress("drawing", len(missing)) as bar:
                 for _ in self._drawn(missing):
                     bar.update()
+            self._keep_rate(time.monotonic() - started)
+
+    def _keep_rate(self, seconds: float) -> None:
+        """Remember seconds an evaluation, for forecasts."""
+        if self.n_evaluations:
+            rates = self.resolved.rates()
+            rates[self.resolved.generator.ref().digest()] = seconds / self.n_evaluations
+            write_json(self.resolved.cache / "rates.json", rates)
 
     def _drawn(self, keys: Sequence[str]) -> Iterator[StoredImage]:
         generator = self.resolved.generator

@@ -33,6 +33,7 @@ from negbench.types import (
     sha256_hex,
 )
 
+MINIATURE = "miniature"
 METHOD_SEED = 0
 """Seed of methods that draw at random; fixed, so that a benchmark has one answer a method."""
 
@@ -88,6 +89,13 @@ class Resolved:
                 requests.setdefault(wanted.twin_key, wanted.twin)
                 requests.setdefault(wanted.treated_key, wanted.treated)
         return requests
+
+    def rates(self) -> dict[str, float]:
+        """Seconds a denoiser evaluation by generator digest, as measured on this machine."""
+        path = self.cache / "rates.json"
+        if not path.is_file():
+            return {}
+        return {k: float(v) for k, v in read_json(path).items() if isinstance(v, (int, float))}
 
     def mine(self, job: Job) -> Iterator[Wanted]:
         """The samples of `job` that fall to this shard."""
@@ -165,12 +173,8 @@ def make_plan(
         if number is not None and number < 1:
             raise ConfigError(f"--{name} must be at least 1, got {number}")
     wanted_metrics, metric_refs = resolve_metrics(bench, metrics)
-    drawer = resolve_generator(
-        generator or bench.generator,
-        {**(bench.generator_options if generator is None else {}), **(generator_params or {})},
-        options or RunOptions(),
-    )
-    twin_guidance = bench.guidance if generator is None else drawer.default_guidance()
+    drawer = resolve_generator(bench, generator, generator_params or {}, options or RunOptions())
+    twin_guidance = bench.guidance
     if scale is not None:
         twin_guidance = twin_guidance.model_copy(update={"scale": float(scale)})
     carried = resolve_guidance(guidance, guidance_params or {}, base=twin_guidance)
@@ -200,6 +204,7 @@ def make_plan(
         version=bench.version,
         params={"protocol": bench.protocol, "cases": len(cases)},
     )
+    about = _about_generator(bench, generator, drawer)
     for label, name, method in built:
         treatments, notes = treat_cached(method, name, cases, cache=resolved.cache)
         requests_for = _requests_of(drawer.ref(), bench.title, twin_guidance, carried)
@@ -221,8 +226,20 @@ def make_plan(
             if treatment.guidance is not None:
                 drawer.check_guidance(treatment.guidance)
             wanted.extend(requests_for(case, treatment, r) for r in range(count))
-        resolved.jobs.append(Job(label=label, plan=plan, wanted=wanted, notes=notes))
+        resolved.jobs.append(Job(label=label, plan=plan, wanted=wanted, notes=[*about, *notes]))
     return resolved
+
+
+def _about_generator(bench: Benchmark, spec: str | None, drawer: Generator) -> list[str]:
+    """A note where a benchmark's metrics were not made for what draws."""
+    if spec in (None, bench.generator) or drawer.ref().name == "fake":
+        return []
+    if bench.generator != MINIATURE:
+        return []
+    return [
+        f"the metrics of {bench.name} read pictures of the miniature's world; for photographs and "
+        "paintings take -b npdb-quality"
+    ]
 
 
 def _requests_of(generator: Ref, title: str, twin: Guidance, carried: Guidance) -> Any:
@@ -326,11 +343,19 @@ def resolve_metrics(
     return built, refs
 
 
-def resolve_generator(spec: str, params: Mapping[str, Any], options: RunOptions) -> Generator:
-    """What draws: ``miniature``, a hub repo, a folder, a checkpoint, or a plug-in's name."""
+def resolve_generator(
+    bench: Benchmark, spec: str | None, params: Mapping[str, Any], options: RunOptions
+) -> Generator:
+    """What draws: the benchmark's generator, or another one under the benchmark's settings.
+
+    A plug-in's generator takes its own parameters only.
+    """
+    from negbench.generators import generators
     from negbench.generators.resolve import resolve
 
-    return resolve(spec, params=dict(params), options=options)
+    chosen = spec or bench.generator
+    fixed = {} if chosen in generators else bench.generator_options
+    return resolve(chosen, params={**fixed, **params}, options=options)
 
 
 def resolve_guidance(kind: str | None, params: Mapping[str, Any], *, base: Guidance) -> Guidance:

@@ -195,7 +195,6 @@ class Estimate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     metric: str
-    method: str
     value: float | None
     ci95: tuple[float, float] | None
     n_scored: int
@@ -212,12 +211,12 @@ class PairedDifference(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     metric: str
-    method: str
     baseline: str
     delta: float | None
     ci95: tuple[float, float] | None
     p: float | None
     n: int
+    n_unscored: int
     n_prompts: int
     higher_is_better: bool | None
     unit: str

@@ -66,6 +66,10 @@ class Generator(ABC):
         """Refuse, with a NegbenchError, a rule that this generator cannot carry out."""
 
     @abstractmethod
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of its images, in pixels."""
+
+    @abstractmethod
     def evaluations(self, request: ImageRequest) -> int:
         """Denoiser predictions that `request` needs, for forecasts."""
 

@@ -63,9 +63,15 @@ class Method(ABC):
         """Digests of the weights or files that decide the output, by name."""
         return {}
 
+    def prefetch(self) -> None:
+        """Fetch from the network what `check` would miss; called by `negbench prefetch` only."""
+
     @abstractmethod
-    def treat(self, cases: Sequence[Case], *, seed: int) -> list[Treatment]:
+    def treat(self, cases: Sequence[Case], *, seed: int) -> Sequence[Treatment | str]:
         """One treatment a case, in the order of `cases`.
+
+        A plain string stands for a treatment of the case's own prompt with that negative prompt,
+        an empty one for no negative prompt.
 
         Args:
             cases: what to treat; `case.negative` and `case.concept` may be None.

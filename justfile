@@ -1,0 +1,33 @@
+# Recipes for people who work on negbench; `just` alone lists them.
+
+default:
+    @just --list
+
+# everything CI runs
+check:
+    .ci/run
+
+# the tests; `just test -k store` picks some
+test *args:
+    uv run pytest {{args}}
+
+# tests that take long
+test-slow *args:
+    uv run pytest -m slow {{args}}
+
+# tests that need a CUDA device
+test-gpu *args:
+    uv run pytest -m gpu {{args}}
+
+# format and lint in place
+fmt:
+    uv run ruff format
+    uv run ruff check --fix
+
+# the README's table of methods on the miniature
+table *args:
+    uv run negbench evaluate -m none -m placebo -m popular -m human -m negopt {{args}}
+
+# speed comparisons with peers
+bench:
+    uv run python benchmarks/generation_cpu.py

@@ -1,0 +1,160 @@
+"""From samples to estimates: every headline number with n, unit, direction and interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from negbench.metrics.base import Features, ImageMetric, Metric, SetMetric
+from negbench.types import Estimate, PairedDifference
+
+if TYPE_CHECKING:
+    from negbench.record import Sample
+    from negbench.stats import Contrast, Summary
+    from negbench.store import FeatureStore
+
+Side = Literal["treated", "twin"]
+BASELINE = "twin"
+"""The baseline of paired differences: the same prompt and noise without a negative prompt."""
+
+
+@dataclass
+class RunSummary:
+    """Estimates of the treated images and of their twins, and the paired differences."""
+
+    estimates: list[Estimate] = field(default_factory=list)
+    twin_estimates: list[Estimate] = field(default_factory=list)
+    paired: list[PairedDifference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def summarise(
+    metrics: Mapping[str, Metric], samples: Sequence[Sample], rows: Mapping[str, FeatureStore]
+) -> RunSummary:
+    """Estimates and paired differences of a run.
+
+    Args:
+        metrics: the run's metrics by name.
+        samples: in the plan's order, all scored by all metrics.
+        rows: for each set metric, what each image adds, by image digest.
+
+    Returns:
+        A metric that says nothing of twins (a distance to the twin) has no twin estimate and no
+        paired difference. A run whose every image equals its twin has no paired differences.
+    """
+    summary = RunSummary()
+    same = all(sample.treated.key == sample.twin.key for sample in samples)
+    if same:
+        summary.notes.append("every image is its own twin, so there are no paired differences")
+    truncated = sum("truncated_tokens" in s.treated.facts and _cut(s) > 0 for s in samples)
+    if truncated:
+        summary.notes.append(
+            f"{truncated} of {len(samples)} samples had a text cut at the generator's context"
+        )
+    for name, metric in metrics.items():
+        treated = _summary(name, metric, samples, rows, side="treated")
+        summary.estimates.append(_estimate(name, metric, treated))
+        if metric.needs_twin:
+            continue
+        twin = _summary(name, metric, samples, rows, side="twin")
+        summary.twin_estimates.append(_estimate(name, metric, twin))
+        if not same:
+            contrast = _contrast(name, metric, samples, rows)
+            summary.paired.append(_difference(name, metric, contrast))
+    return summary
+
+
+def _cut(sample: Sample) -> int:
+    value = sample.treated.facts.get("truncated_tokens")
+    return int(value) if isinstance(value, (int, float)) else 0
+
+
+def _values(name: str, samples: Sequence[Sample], side: Side) -> list[float | None]:
+    images = (sample.treated if side == "treated" else sample.twin for sample in samples)
+    return [image.scores[name].value for image in images]
+
+
+def _rows(store: FeatureStore, samples: Sequence[Sample], side: Side) -> Features:
+    import numpy as np
+
+    images = (sample.treated if side == "treated" else sample.twin for sample in samples)
+    return np.stack([store[image.image] for image in images])
+
+
+def _summary(
+    name: str,
+    metric: Metric,
+    samples: Sequence[Sample],
+    rows: Mapping[str, FeatureStore],
+    *,
+    side: Side,
+) -> Summary:
+    from negbench.stats import mean_summary, set_summary
+    from negbench.stats.functional import prompt_index
+
+    prompts = [sample.prompt for sample in samples]
+    if isinstance(metric, SetMetric):
+        data = _rows(rows[name], samples, side)
+        index, sizes = prompt_index(prompts)
+        value = metric.value(data)
+        deleted = metric.delete_one_group(data, index) if len(sizes) > 1 else sizes * 0 + value
+        return set_summary(value, deleted, sizes, log=metric.log_scale)
+    assert isinstance(metric, ImageMetric)
+    return mean_summary(_values(name, samples, side), prompts)
+
+
+def _contrast(
+    name: str, metric: Metric, samples: Sequence[Sample], rows: Mapping[str, FeatureStore]
+) -> Contrast:
+    from negbench.stats import paired_contrast, set_contrast
+    from negbench.stats.functional import prompt_index
+
+    prompts = [sample.prompt for sample in samples]
+    if not isinstance(metric, SetMetric):
+        return paired_contrast(
+            _values(name, samples, "treated"), _values(name, samples, "twin"), prompts
+        )
+    treated = _rows(rows[name], samples, "treated")
+    twins = _rows(rows[name], samples, "twin")
+    index, sizes = prompt_index(prompts)
+    values = metric.value(treated), metric.value(twins)
+    if len(sizes) < 2:
+        return set_contrast(*values, sizes * 0 + values[0], sizes * 0 + values[1], sizes)
+    return set_contrast(
+        *values,
+        metric.delete_one_group(treated, index),
+        metric.delete_one_group(twins, index),
+        sizes,
+        p=metric.swap_p(treated, twins, prompts),
+    )
+
+
+def _estimate(name: str, metric: Metric, summary: Summary) -> Estimate:
+    return Estimate(
+        metric=name,
+        value=summary.value,
+        ci95=summary.ci95,
+        n_scored=summary.n_scored,
+        n_unscored=summary.n_unscored,
+        n_prompts=summary.n_prompts,
+        higher_is_better=metric.higher_is_better,
+        unit=metric.unit,
+        note=summary.note,
+    )
+
+
+def _difference(name: str, metric: Metric, contrast: Contrast) -> PairedDifference:
+    return PairedDifference(
+        metric=name,
+        baseline=BASELINE,
+        delta=contrast.delta,
+        ci95=contrast.ci95,
+        p=contrast.p,
+        n=contrast.n,
+        n_unscored=contrast.n_dropped,
+        n_prompts=contrast.n_prompts,
+        higher_is_better=metric.higher_is_better,
+        unit=metric.unit,
+        note=contrast.note,
+    )
