@@ -15,6 +15,22 @@ rules: Registry[Rule] = Registry(
             "negbench.guidance.window:Window",
             "the negative in model calls [start, stop), the empty prompt outside",
         ),
+        "composable_not": (
+            "negbench.guidance.composable_not:ComposableNot",
+            "the negative's own direction, signed, from the empty prompt (2206.01714)",
+        ),
+        "perp_neg": (
+            "negbench.guidance.perp_neg:PerpNeg",
+            "only the part of the negative perpendicular to the prompt (2304.04968)",
+        ),
+        "sld": (
+            "negbench.guidance.sld:Sld",
+            "safe latent diffusion: near the concept only, with momentum (2211.05105)",
+        ),
+        "ccfg": (
+            "negbench.guidance.ccfg:Ccfg",
+            "contrastive guidance: weaker the farther from the negative (2411.17077)",
+        ),
     },
 )
 
