@@ -225,8 +225,6 @@ def caption(
     return with_articles(" ".join(words[:MAX_WORDS]))
 
 
-
-
 def concepts_in(text: str) -> list[str]:
     """Return the concepts named in a prompt or tag list, longest phrases first, in text order."""
     words = "".join(ch if ch.isalnum() else " " for ch in text.lower()).split()

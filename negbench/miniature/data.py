@@ -17,8 +17,7 @@ import numpy.typing as npt
 from negbench.miniature.captions import CONTEXT, caption
 from negbench.miniature.draw import draw
 from negbench.miniature.text import BOS, EOS, UNK, vocabulary
-from negbench.miniature.world import BACKGROUNDS, DEFECTS, PARTS, STYLES
-from negbench.miniature.world import SUBJECTS, scene
+from negbench.miniature.world import BACKGROUNDS, DEFECTS, PARTS, STYLES, SUBJECTS, scene
 
 CAPTIONS_EACH = 8
 #: The judge's labels, in the order of the columns of `RenderedSet.labels`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
@@ -13,12 +14,13 @@ Box = tuple[float, float, float, float]
 
 def snow(image: Image.Image, body: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Cap the body's top edges and the ground with snow and let flakes fall (128x128)."""
-    mask = np.asarray(body) > 0
+    mask: np.ndarray[Any, Any] = np.asarray(body) > 0
     pixels = np.asarray(image).copy()
     top = mask.argmax(axis=0)
     rows = np.arange(mask.shape[0])[:, None]
     depth = 11 + (3 * np.sin(np.arange(mask.shape[1]) / 4.0)).astype(int)
-    cap = mask.any(axis=0)[None, :] & (rows >= top - 3) & (rows < top + depth)
+    covered = np.asarray(mask.any(axis=0))
+    cap = covered[None, :] & (rows >= top - 3) & (rows < top + depth)
     pixels[cap] = (250, 251, 255)
     pixels[112:] = (246, 248, 252)
     result = Image.fromarray(pixels)
@@ -137,7 +139,7 @@ def apply_late_defects(
 ) -> Image.Image:
     """Apply the defects that work on final pixels (64x64), in a fixed order."""
     if s := strength.get("doubled"):
-        shift = int(round(8 + 5 * s)) * int(rng.choice((-1, 1)))
+        shift = round(8 + 5 * s) * int(rng.choice((-1, 1)))
         ghost = Image.fromarray(np.roll(np.asarray(image), (shift // 3, shift), axis=(0, 1)))
         image = Image.blend(image, ghost, 0.36 + 0.12 * s)
     if s := strength.get("oversaturated"):
@@ -149,7 +151,7 @@ def apply_late_defects(
     if s := strength.get("blurry"):
         image = image.filter(ImageFilter.GaussianBlur(1.1 + 1.2 * s))
     if s := strength.get("pixelated"):
-        cells = int(round(20 - 8 * s))
+        cells = round(20 - 8 * s)
         small = image.resize((cells, cells), Image.Resampling.BOX)
         image = small.resize(image.size, Image.Resampling.NEAREST)
     if s := strength.get("noisy"):

@@ -131,7 +131,9 @@ def _prompt(scene: Scene, named: list[str], extra: str | None, rng: np.random.Ge
     return with_articles(" ".join(text.split()[:MAX_WORDS]).strip(" ,"))
 
 
-def _choose_well(scene: Scene, wants: set[str], dislikes: list[str], rng: np.random.Generator) -> str:
+def _choose_well(
+    scene: Scene, wants: set[str], dislikes: list[str], rng: np.random.Generator
+) -> str:
     odds = defect_odds(scene.subject, scene.background)
     worth = {d: odds[d] * DEFECTS[d] * 6 for d in DEFECTS if d not in wants}
     worth |= {part: 2.0 * PARTS_BY_SUBJECT[scene.subject][part] for part in dislikes}
@@ -169,7 +171,9 @@ def write_pair(number: int, *, seed: int = 0) -> Pair:
     odds = PARTS_BY_SUBJECT[scene.subject]
     wanted_parts = [part for part in scene.parts if rng.random() < 0.7]
     named = [part for part in wanted_parts if rng.random() < 0.75]
-    extra = str(rng.choice(("dark", "noisy", "washed out", "doubled"))) if rng.random() < 0.1 else None
+    extra = None
+    if rng.random() < 0.1:
+        extra = str(rng.choice(("dark", "noisy", "washed out", "doubled")))
     wants = {scene.subject, scene.background, scene.style, *wanted_parts}
     if scene.subject not in COLORLESS:
         wants.add(scene.color)
@@ -190,8 +194,11 @@ def write_pair(number: int, *, seed: int = 0) -> Pair:
     likes = int(rng.poisson(np.exp(np.clip(1.0 + 0.7 * effect + rng.normal(0, 0.5), -3, 6))))
     digest = hashlib.sha256(f"{seed}|{number}|{prompt}|{negative}".encode()).hexdigest()[:12]
     user = f"{kind}-{int(rng.zipf(1.6)) % 400:03d}"
-    return Pair(digest, prompt, negative, user, likes, kind, scene.subject, scene.background,
-                scene.style, tuple(sorted(wants)), tuple(sorted(dislikes)), round(effect, 4))  # fmt: skip
+    return Pair(
+        id=digest, prompt=prompt, negative=negative, user=user, likes=likes, kind=kind,
+        subject=scene.subject, background=scene.background, style=scene.style,
+        wants=tuple(sorted(wants)), dislikes=tuple(sorted(dislikes)), effect=round(effect, 4),
+    )  # fmt: skip
 
 
 def prompt_words(prompt: str) -> frozenset[str]:
@@ -268,9 +275,7 @@ def write_db(folder: Path, *, count: int = PAIRS, seed: int = 0) -> dict[str, in
     folder.mkdir(parents=True, exist_ok=True)
     lengths: dict[str, int] = {}
     for name, pairs in build_db(count=count, seed=seed).items():
-        rows = [
-            {**vars(p), "wants": list(p.wants), "dislikes": list(p.dislikes)} for p in pairs
-        ]
+        rows = [{**vars(p), "wants": list(p.wants), "dislikes": list(p.dislikes)} for p in pairs]
         pl.DataFrame(rows).write_parquet(folder / f"{name}.parquet", compression="zstd")
         lengths[name] = len(rows)
     return lengths

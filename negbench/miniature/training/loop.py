@@ -30,9 +30,11 @@ class Average:
                 self.values[key].copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
+        """The averaged values."""
         return self.values
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
+        """Go on from saved values."""
         self.values = {k: v.clone() for k, v in values.items()}
 
 

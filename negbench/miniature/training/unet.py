@@ -16,7 +16,7 @@ from negbench.miniature.text import BOS, EOS, PAD, build_tokenizer, vocabulary
 from negbench.miniature.training.loop import prepare, train_loop
 from negbench.miniature.training.vae import TRAIN_COUNT, to_tensor
 
-STEPS = 10_000
+STEPS = 7_600
 BATCH = 64
 WIDTH = 96
 #: Share of captions replaced by the empty one, as classifier-free guidance needs.
@@ -172,7 +172,8 @@ def train_unet(*, out: Path, steps: int | None, resume: bool, seed: int) -> None
         text = text_encoder(ids.long().to(device))[0]
         predicted = unet(noisy, t, text).sample
         error = (predicted - noise).square().mean(dim=(1, 2, 3))
-        return (weights[t] * error).mean()
+        loss: torch.Tensor = (weights[t] * error).mean()
+        return loss
 
     states = train_loop(
         "unet", modules={"unet": unet, "text_encoder": text_encoder}, batch_loss=batch_loss,

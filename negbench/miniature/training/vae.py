@@ -11,7 +11,7 @@ import torch
 from negbench.miniature.data import load
 from negbench.miniature.training.loop import prepare, train_loop
 
-STEPS = 1900
+STEPS = 2_800
 BATCH = 32
 TRAIN_COUNT = 40_000
 HELD_OUT_COUNT = 4_000
@@ -37,7 +37,7 @@ def build_vae() -> Any:
 
 def to_tensor(images: np.ndarray[Any, Any]) -> torch.Tensor:
     """uint8 (n, 64, 64, 3) to float (n, 3, 64, 64) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def train_vae(*, out: Path, steps: int | None, resume: bool, seed: int) -> None:
@@ -60,7 +60,10 @@ def train_vae(*, out: Path, steps: int | None, resume: bool, seed: int) -> None:
         dx = (error[..., :, 1:] - error[..., :, :-1]).abs().mean()
         dy = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        return error.abs().mean() + error.square().mean() + 0.6 * (dx + dy) + 3e-4 * kl
+        loss: torch.Tensor = (
+            error.abs().mean() + error.square().mean() + 0.6 * (dx + dy) + 3e-4 * kl
+        )
+        return loss
 
     states = train_loop(
         "vae", modules={"vae": vae}, batch_loss=batch_loss, steps=steps or STEPS, peak=2.5e-3,
