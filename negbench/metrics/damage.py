@@ -67,8 +67,10 @@ class Ssim(_TwinMetric):
     """Structural similarity to the twin (Wang et al. 2004), in [-1, 1]; 1 is the same picture.
 
     Gaussian window of sigma 1.5 (11 pixels), k1 0.01, k2 0.03, data range 1 of pixels in [0, 1],
-    borders reflected, mean over pixels and the three channels, in double precision.
+    borders reflected, mean over pixels and the three channels, in single precision.
     """
+
+    bounds: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
 
     def _compare(self, image: Pixels, twin: Pixels) -> Score:
         from torchmetrics.functional.image import structural_similarity_index_measure
@@ -76,8 +78,8 @@ class Ssim(_TwinMetric):
         if min(image.shape[:2]) <= SSIM_SIDE // 2:
             return Score.missing(f"smaller than {SSIM_SIDE // 2 + 1} pixels, too small for SSIM")
         value = structural_similarity_index_measure(
-            _unit_tensor(image),
-            _unit_tensor(twin),
+            _unit_tensor(image).float(),
+            _unit_tensor(twin).float(),
             gaussian_kernel=True,
             sigma=SSIM_SIGMA,
             data_range=1.0,
@@ -184,6 +186,7 @@ class NoOp(_TwinMetric):
     """
 
     unit: ClassVar[str] = "share"
+    bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     higher_is_better: ClassVar[bool | None] = None
 
     def _compare(self, image: Pixels, twin: Pixels) -> Score:
