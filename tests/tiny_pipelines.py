@@ -1,0 +1,163 @@
+"""Tiny random pipelines of the real classes, built from configs, for tests of the generators."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+WORDS = [
+    *"a an the of with in on house professor hat glasses red blue old snow fog sketch tree".split(),
+    *"blurry noisy low quality watermark cropped cat dog car rusty steam cup night , .".split(),
+]
+CONTEXT = 12
+
+
+def word_tokenizer():
+    """A word-level tokenizer with begin, end and padding marks, 12 positions."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocab = {word: i for i, word in enumerate(["<pad>", "<bos>", "<eos>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=CONTEXT,
+    )
+
+
+def write_clip_tokenizer(folder: Path) -> int:
+    """CLIP's own kind of tokenizer, byte pairs without merges; returns the size of its vocabulary."""
+    from transformers import CLIPTokenizer
+
+    letters = [*"abcdefghijklmnopqrstuvwxyz,.0123456789"]
+    names = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer.from_pretrained(str(folder), model_max_length=CONTEXT)
+    tokenizer.save_pretrained(str(folder))
+    return len(names)
+
+
+def _text_config(vocabulary: int, eos: int, width: int = 16, **more):
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT,
+        projection_dim=width,
+        bos_token_id=eos - 1,
+        eos_token_id=eos,
+        pad_token_id=0,
+        **more,
+    )
+
+
+def _vae():
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        layers_per_block=1,
+        latent_channels=4,
+        sample_size=16,
+    )
+
+
+def _unet(width: int, **more):
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=width,
+        **{"attention_head_dim": 2, **more},
+    )
+
+
+def make_sd(folder: Path, *, prediction: str = "epsilon", seed: int = 0, **unet) -> Path:
+    """A StableDiffusionPipeline of 16 x 16 pixels with the usual PNDM scheduler."""
+    import torch
+    from diffusers import PNDMScheduler, StableDiffusionPipeline
+    from transformers import CLIPTextModel
+
+    torch.manual_seed(seed)
+    tokenizer = word_tokenizer()
+    pipe = StableDiffusionPipeline(
+        vae=_vae(),
+        text_encoder=CLIPTextModel(_text_config(len(tokenizer), 2)),
+        tokenizer=tokenizer,
+        unet=_unet(16, **unet),
+        scheduler=PNDMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            skip_prk_steps=True,
+            set_alpha_to_one=False,
+            steps_offset=1,
+            prediction_type=prediction,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.save_pretrained(str(folder))
+    return folder
+
+
+def make_sdxl(folder: Path, *, zeros: bool = True, seed: int = 0) -> Path:
+    """A StableDiffusionXLPipeline of 16 x 16 pixels with the usual Euler scheduler."""
+    import torch
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    torch.manual_seed(seed)
+    made = folder.parent / f"{folder.name}-tokenizer"
+    size = write_clip_tokenizer(made)
+    tokenizers = [CLIPTokenizer.from_pretrained(str(made)) for _ in range(2)]
+    pipe = StableDiffusionXLPipeline(
+        vae=_vae(),
+        text_encoder=CLIPTextModel(_text_config(size, 1)),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(size, 1, width=24)),
+        tokenizer=tokenizers[0],
+        tokenizer_2=tokenizers[1],
+        unet=_unet(
+            40,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=24 + 6 * 8,
+            transformer_layers_per_block=(1, 2),
+            use_linear_projection=True,
+        ),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        force_zeros_for_empty_prompt=zeros,
+        add_watermarker=False,
+    )
+    pipe.save_pretrained(str(folder))
+    return folder
