@@ -111,7 +111,7 @@ class Registry(Generic[T]):
                     cls = _load(entry.target)
             except NegbenchError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise PluginError(
                     f"{self.kind} {name!r} from {entry.origin} cannot be imported: "
                     f"{type(error).__name__}: {one_line(str(error), limit=300)}"
@@ -177,7 +177,7 @@ def load_plugin_file(path: str | Path) -> None:
         spec.loader.exec_module(module)
     except NegbenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = getattr(error.__traceback__, "tb_lineno", "?")
         trace = error.__traceback__
         while trace is not None:
