@@ -1,0 +1,1 @@
+"""Data sets of prompts with negative prompts: sources, cleaning, splits, cards."""
