@@ -247,6 +247,9 @@ def test_odd_pictures_are_read(network):
 
 
 def test_what_is_missing_is_said(tmp_path, folder, monkeypatch):
+    import torch
+    from safetensors.torch import save_file
+
     monkeypatch.setenv("NEGBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("negbench.metrics.weights.hub_file", lambda *_, **__: None)
     with pytest.raises(MissingError, match="negbench prefetch clip:ViT-L-14/openai"):
@@ -267,10 +270,13 @@ def test_what_is_missing_is_said(tmp_path, folder, monkeypatch):
         ClipNetwork(f"local-dir:{broken}").check()
     (broken / "open_clip_config.json").write_text((folder / "open_clip_config.json").read_text())
     (broken / "open_clip_model.safetensors").write_bytes(b"torn")
-    torn = ClipNetwork(f"local-dir:{broken}")
-    torn.check()
+    with pytest.raises(DataError, match="torn"):
+        ClipNetwork(f"local-dir:{broken}").check()
+    save_file({"x": torch.ones(1)}, broken / "open_clip_model.safetensors")
+    other = ClipNetwork(f"local-dir:{broken}")
+    other.check()
     with pytest.raises(ConfigError, match="cannot be loaded"):
-        torn.embed_images(pictures(1))
+        other.embed_images(pictures(1))
 
 
 def test_the_activation_follows_the_weights(tmp_path, monkeypatch):

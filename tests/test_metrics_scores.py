@@ -92,6 +92,19 @@ def test_deleting_a_group_equals_computing_without_it():
     np.testing.assert_allclose(metric.delete_one_group(rows, groups), wanted, rtol=1e-12)
 
 
+def test_the_swap_test_equals_the_one_over_rows():
+    from negbench.metrics.base import SetMetric
+
+    rows, twins = rows_of(logits(40)), rows_of(logits(40, seed=1) * 0.7)
+    prompts = [f"prompt {i % 8}" for i in range(40)]
+    metric = InceptionScore()
+    fast = metric.swap_p(rows, twins, prompts)
+    slow = SetMetric.swap_p(metric, rows, twins, prompts)
+    assert 0 < fast < 1
+    assert fast == pytest.approx(slow, abs=0.05)
+    assert metric.swap_p(rows, rows, prompts) == 1
+
+
 def test_probabilities_of_large_logits_are_exact():
     raw = np.array([[1e4, 0.0, -1e4], [88.8, 88.8, 88.8]], np.float32)
     np.testing.assert_allclose(probabilities(raw), [[1, 0, 0], [1 / 3] * 3], rtol=1e-6)
@@ -378,6 +391,11 @@ def test_the_miniatures_inception_score(tmp_path, monkeypatch):
     np.testing.assert_allclose(rows.sum(axis=1), 1, rtol=1e-6)
     assert 1 <= metric.value(rows) <= 4
     assert metric.ref("inception_score").params["weights"] == [network.ref().digest()]
+    torn = (folder / "model.safetensors").read_bytes()[:-9]
+    (folder / "model.safetensors").write_bytes(torn)
+    networks.get.cache_clear()
+    with pytest.raises(DataError, match="torn"):
+        InceptionScore().check()
     (folder / "config.json").write_text("{}")
     networks.get.cache_clear()
     with pytest.raises(ConfigError, match="describes no classifier"):

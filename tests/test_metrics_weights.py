@@ -173,21 +173,6 @@ def test_pinned_tensors_are_read(monkeypatch):
     assert torch.equal(weights.load_pickle("thing")["w"], torch.ones(2))
 
 
-def test_the_digest_of_a_large_file_is_remembered_until_it_changes(places, monkeypatch):
-    monkeypatch.setattr(weights, "CHUNK", 10)
-    monkeypatch.setattr(weights, "_digests", {})
-    path = places / "large"
-    path.write_bytes(BODY)
-    first = weights.sha256_of(path)
-    assert first == FILE.sha256
-    monkeypatch.setattr(weights, "_digests", {})
-    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("hashed again"))
-    assert weights.sha256_of(path) == first
-    monkeypatch.undo()
-    path.write_bytes(b"now something else")
-    assert weights.sha256_of(path) != first
-
-
 def test_every_pinned_file_has_a_digest_and_an_https_address():
     for name, file in weights.FILES.items():
         assert file.name == name

@@ -23,6 +23,7 @@ from negbench.errors import ConfigError, MissingError, one_line
 from negbench.metrics import networks, weights
 from negbench.metrics.base import ImageMetric, Item, Network
 from negbench.types import Score
+from negbench.weight_files import file_digest, read_header
 
 if TYPE_CHECKING:
     from negbench.metrics.heads import AestheticHead
@@ -80,6 +81,7 @@ def _in_folder(folder: Path) -> Located:
                 f"aesthetic head: {path} does not exist; a head is a folder with config.json and "
                 "model.safetensors"
             )
+    read_header(file)
     try:
         return Located(HeadConfig.model_validate(json.loads(config.read_bytes())), file)
     except (ValueError, ValidationError) as error:
@@ -138,7 +140,7 @@ class Aesthetic(ImageMetric):
 
     def weight_digests(self) -> Sequence[str]:
         """Sha256 of the head's weights."""
-        return (weights.sha256_of(self.located.weights),)
+        return (file_digest(self.located.weights),)
 
     def check(self) -> None:
         """Refuse while planning if the head or its CLIP is not at hand."""

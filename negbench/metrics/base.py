@@ -98,6 +98,8 @@ class Metric(ABC):
         unit: what the number is in, for example ``cosine``; "1" for a plain ratio.
         higher_is_better: direction, or None where neither is better.
         needs_twin: True if an image without a twin cannot be scored.
+        bounds: smallest and largest value there can be; intervals end there. A metric with bounds
+            (0, 1) and unit ``share`` is a proportion.
         network_fields: names of the config fields that choose networks or weights. They may hold a
             path or a repo, so the digests of what they name stand for them in the identity.
     """
@@ -106,6 +108,7 @@ class Metric(ABC):
     unit: ClassVar[str] = "1"
     higher_is_better: ClassVar[bool | None] = True
     needs_twin: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float] | None] = None
     network_fields: ClassVar[tuple[str, ...]] = ()
 
     class Config(BaseModel):

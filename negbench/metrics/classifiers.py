@@ -16,6 +16,7 @@ from negbench.metrics import weights
 from negbench.metrics.base import Features, Network, Pixels
 from negbench.metrics.networks import check_pixels, in_fixed_batches
 from negbench.types import Ref, canonical_json, sha256_hex
+from negbench.weight_files import file_digest, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -146,7 +147,7 @@ class SmallClassifier(Network):
             name=self.name,
             params={
                 "config": sha256_hex(canonical_json(self.described)),
-                "weights": weights.sha256_of(self.folder / "model.safetensors"),
+                "weights": file_digest(self.folder / "model.safetensors"),
                 "resize": "pil-bicubic",
             },
         )
@@ -156,8 +157,9 @@ class SmallClassifier(Network):
         return self._ref
 
     def check(self) -> None:
-        """Refuse if the weights are not at hand."""
+        """Refuse if the weights are not at hand, or torn."""
         self.ref()
+        read_header(self.folder / "model.safetensors")
 
     @cached_property
     def module(self) -> Any:

@@ -36,6 +36,7 @@ class _ClipCosine(ImageMetric):
     """Cosine of the image and one text of the item."""
 
     unit: ClassVar[str] = "cosine"
+    bounds: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
     network_fields: ClassVar[tuple[str, ...]] = ("clip",)
     no_text: ClassVar[str]
 

@@ -27,6 +27,7 @@ from negbench.metrics.base import Features, Network, Pixels
 from negbench.metrics.long_text import windows
 from negbench.metrics.networks import check_pixels, in_fixed_batches
 from negbench.types import Ref, canonical_json, sha256_hex
+from negbench.weight_files import file_digest, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -240,7 +241,8 @@ class ClipNetwork(Network):
         return locate(self.choice)
 
     def check(self) -> None:
-        """Refuse if the model's files are not at hand or cannot be used."""
+        """Refuse if the model's files are not at hand, torn, or cannot be used."""
+        read_header(self.located.weights)
         self.ref()
 
     @cached_property
@@ -255,8 +257,8 @@ class ClipNetwork(Network):
             name="clip",
             params={
                 "config": sha256_hex(canonical_json(described)),
-                "weights": weights.sha256_of(at.weights),
-                "tokenizer": {file.name: weights.sha256_of(file) for file in at.tokenizer},
+                "weights": file_digest(at.weights),
+                "tokenizer": {file.name: file_digest(file) for file in at.tokenizer},
                 "long_text": self.LONG_TEXT,
             },
         )

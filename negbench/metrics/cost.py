@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ class Evaluations(ImageMetric):
 
     unit: ClassVar[str] = "predictions"
     higher_is_better: ClassVar[bool | None] = False
+    bounds: ClassVar[tuple[float, float] | None] = (0.0, math.inf)
 
     def score(self, items: Sequence[Item]) -> list[Score]:
         """The count of each image."""

@@ -6,6 +6,7 @@ without a twin (a twin itself) has no score but a reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from negbench.metrics import weights
 from negbench.metrics.base import ImageMetric, Item, Pixels
 from negbench.metrics.networks import check_pixels
 from negbench.types import Score
+from negbench.weight_files import file_digest
 
 if TYPE_CHECKING:
     import torch
@@ -115,6 +117,7 @@ class Lpips(_TwinMetric):
     """
 
     higher_is_better: ClassVar[bool | None] = False
+    bounds: ClassVar[tuple[float, float] | None] = (0.0, math.inf)
 
     class Config(BaseModel):
         """Which trunk."""
@@ -139,7 +142,7 @@ class Lpips(_TwinMetric):
 
         package = Path(torchmetrics.__file__).parent
         heads = package / "functional" / "image" / "lpips_models" / f"{self._net()}.pth"
-        return (weights.FILES[f"lpips-{self._net()}"].sha256, weights.sha256_of(heads))
+        return (weights.FILES[f"lpips-{self._net()}"].sha256, file_digest(heads))
 
     @cached_property
     def module(self) -> Any:

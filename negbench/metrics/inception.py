@@ -38,6 +38,7 @@ class InceptionScore(SetMetric):
     """
 
     log_scale: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float] | None] = (1.0, math.inf)
     network_fields: ClassVar[tuple[str, ...]] = ("network",)
 
     class Config(BaseModel):
@@ -88,14 +89,23 @@ class InceptionScore(SetMetric):
         self, rows: Features, groups: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
         """IS with each group left out in turn, from sums: linear in the number of images."""
-        from negbench.stats.functional import leave_one_out
+        from negbench.stats.functional import leave_one_out, totals_by_prompt
         from negbench.stats.inception import inception_terms, log_inception
 
         _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-        terms = inception_terms(rows)
-        totals = np.zeros((len(sizes), terms.shape[1]), dtype=np.float64)
-        np.add.at(totals, index, terms)
+        totals = totals_by_prompt(inception_terms(rows), index, len(sizes))
         return np.exp(leave_one_out(totals, sizes.astype(np.float64), log_inception))
+
+    def swap_p(self, rows: Features, twins: Features, prompts: Sequence[str]) -> float:
+        """Two-sided p of exchanging images and twins by prompt, on the difference of log IS."""
+        from negbench.stats.functional import prompt_index, swap_test, totals_by_prompt
+        from negbench.stats.inception import inception_terms, log_inception
+
+        index, sizes = prompt_index(prompts)
+        first, second = (
+            totals_by_prompt(inception_terms(side), index, len(sizes)) for side in (rows, twins)
+        )
+        return swap_test(first, second, float(sizes.sum()), log_inception)
 
     def customary(self, rows: Features) -> Mapping[str, float]:
         """Mean and deviation over ten shuffled parts, as torch-fidelity makes them.

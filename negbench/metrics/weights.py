@@ -7,7 +7,6 @@ is downloaded while planning or scoring: `prefetch` does that, on a machine with
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
@@ -15,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from negbench.errors import (
@@ -23,14 +22,13 @@ from negbench.errors import (
     DataError,
     MissingError,
     NegbenchError,
-    RecordError,
-    StorageError,
     UnknownNameError,
     did_you_mean,
     one_line,
 )
-from negbench.files import make_folder, read_json, storage_error, write_json
+from negbench.files import make_folder, storage_error
 from negbench.store import default_cache
+from negbench.weight_files import file_digest
 
 if TYPE_CHECKING:
     import httpx
@@ -147,53 +145,6 @@ def _known(name: str) -> WeightFile:
         raise UnknownNameError(f"unknown weights {name!r}; {hint}") from None
 
 
-_digests: dict[tuple[str, int, int], str] = {}
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 of a file, remembered by path, size and time of change.
-
-    Raises:
-        StorageError: the file cannot be read.
-    """
-    try:
-        stat = path.stat()
-        key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-        if key not in _digests:
-            remembered = _remembered(key) if stat.st_size > 64 * CHUNK else None
-            if remembered is None:
-                with path.open("rb") as file:
-                    remembered = hashlib.file_digest(file, "sha256").hexdigest()
-                if stat.st_size > 64 * CHUNK:
-                    _remember(key, remembered)
-            _digests[key] = remembered
-        return _digests[key]
-    except OSError as error:
-        raise storage_error(error, path, "read") from error
-
-
-def _ledger() -> dict[str, Any]:
-    path = weights_dir() / "digests.json"
-    try:
-        return read_json(path) if path.is_file() else {}
-    except (RecordError, StorageError):
-        return {}
-
-
-def _remembered(key: tuple[str, int, int]) -> str | None:
-    """The digest of a large file, from the ledger of earlier runs."""
-    entry = _ledger().get(key[0])
-    if isinstance(entry, list) and entry[:2] == [key[1], key[2]] and isinstance(entry[2], str):
-        return entry[2]
-    return None
-
-
-def _remember(key: tuple[str, int, int], digest: str) -> None:
-    # Only saves time, so a cache that cannot be written is fine.
-    with contextlib.suppress(StorageError):
-        write_json(weights_dir() / "digests.json", {**_ledger(), key[0]: [key[1], key[2], digest]})
-
-
 def find(name: str) -> Path:
     """The file of `name`, its digest checked.
 
@@ -207,14 +158,15 @@ def find(name: str) -> Path:
     file = _known(name)
     ours = weights_dir() / file.filename
     if ours.is_file():
-        if sha256_of(ours) != file.sha256:
+        found = file_digest(ours)
+        if found != file.sha256:
             raise ConfigError(
-                f"{ours} is not the pinned file of {name} (sha256 {sha256_of(ours)[:12]}… instead "
-                f"of {file.sha256[:12]}…); delete it and run `negbench prefetch {name}`"
+                f"{ours} is not the pinned file of {name} (sha256 {found[:12]}… instead of "
+                f"{file.sha256[:12]}…); delete it and run `negbench prefetch {name}`"
             )
         return ours
     hub = _torch_hub_dir() / file.filename
-    if hub.is_file() and sha256_of(hub) == file.sha256:
+    if hub.is_file() and file_digest(hub) == file.sha256:
         return hub
     raise MissingError(
         f"weights {name} ({file.size / 1e6:.0f} MB, {file.licence}) are not at hand; "
