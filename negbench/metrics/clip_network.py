@@ -212,7 +212,7 @@ def fetch_clip(choice: str) -> Path:
         return locate(choice).weights
     except MissingError as error:
         raise MissingError(
-            f"CLIP {choice}: {repo} was reached but has no {SAFETENSORS}; weights are read from "
+            f"CLIP {choice}: {repo} gives no {SAFETENSORS}; weights are read from "
             "safetensors only, choose another model"
         ) from error
 

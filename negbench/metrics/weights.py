@@ -21,7 +21,6 @@ from negbench.errors import (
     ConfigError,
     DataError,
     MissingError,
-    NegbenchError,
     UnknownNameError,
     did_you_mean,
     one_line,
@@ -345,22 +344,20 @@ def hub_fetch(repo: str, patterns: list[str], *, revision: str | None = None) ->
         MissingError: no connection, or no such repo or revision.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except HFValidationError as error:
         raise ConfigError(f"{repo!r} is no repo name: {one_line(str(error), limit=160)}") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise storage_error(error, Path(error.filename or "the hub's cache")) from error
-        raise MissingError(
-            f"cannot fetch {repo} from the Hugging Face Hub: {one_line(str(error), limit=200)}"
-        ) from error
-    except NegbenchError:
-        raise
     except Exception as error:  # the hub client's transport errors have no common base class
+        if isinstance(error, OSError) and error.errno is not None and error.filename:
+            raise storage_error(error, Path(str(error.filename))) from error
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
         raise MissingError(
-            f"cannot fetch {repo} from the Hugging Face Hub: {type(error).__name__}: "
-            f"{one_line(str(error), limit=200)}"
+            f"cannot fetch {repo} from the Hugging Face Hub: "
+            f"{one_line(str(root), limit=120) or type(root).__name__}; on a machine with internet "
+            "run the same command and copy its Hugging Face cache from there to here"
         ) from error
