@@ -43,7 +43,9 @@ def image(entry: dict[str, Any], item: RawRecord | Skip | None) -> str | None:
     """What differs for one picture, or None."""
     if item is None:
         return "gave neither a record nor a reason"
-    expects = entry["convention"] not in ("none", "unreadable") and not entry["convention"].startswith("non-image")
+    expects = entry["convention"] not in ("none", "unreadable") and not entry[
+        "convention"
+    ].startswith("non-image")
     if isinstance(item, Skip):
         return f"skipped: {item.reason}" if expects else None
     if not expects:

@@ -119,14 +119,16 @@ def _build(
             f"no row is left of {funnel.read} read: {'; '.join(worst[:4]) or 'nothing was read'}"
         )
     version = _evaluation_version(previous, evaluation, config)
-    lists = _write_evaluation(name, new, files, previous, evaluation, version, frozen)
-    license, shareable = manifests.license_of([g.entry for g in gathered], previous)
+    lists = _write_evaluation(
+        name, new, files, previous, evaluation, version=version, frozen=frozen
+    )
+    licence, shareable = manifests.license_of([g.entry for g in gathered], previous)
     stats = compute_stats(new, files, show_texts=shareable)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "negbench": manifests.package_version(),
-        "license": license,
+        "license": licence,
         "may_be_shared": shareable,
         "sources": manifests.source_entries([g.entry for g in gathered], previous),
         "previous": None if previous is None else previous.summary(),
@@ -227,7 +229,7 @@ def _evaluation_version(
 
 def _write_evaluation(
     name: str, new: Path, files: dict[str, int], previous: Previous | None,
-    evaluation: dict[str, Any] | None, version: int, frozen: bool,
+    evaluation: dict[str, Any] | None, *, version: int, frozen: bool,
 ) -> dict[str, int]:  # fmt: skip
     """Lists of earlier versions as they are, and this version's if it is new."""
     import polars as pl

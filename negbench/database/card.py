@@ -43,19 +43,24 @@ def table(head: list[str], rows: list[list[Any]]) -> str:
     return "\n".join(lines)
 
 
+def ranked(counts: dict[str, int]) -> list[tuple[str, int]]:
+    """Names with their counts, the largest first (JSON files keep no order of their own)."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
 def percent(part: float) -> str:
     """A share as per cent."""
     return f"{100 * part:.1f} %"
 
 
-def front_matter(name: str, *, license: str | None, languages: list[str], rows: int | None,
+def front_matter(name: str, *, licence: str | None, languages: list[str], rows: int | None,
                  synthetic: bool) -> str:  # fmt: skip
     """YAML that the Hugging Face hub reads."""
     size = next(label for bound, label in _SIZES if (rows or 0) < bound)
     lines = ["---"]
-    if license and license != "other":
-        lines.append(f"license: {license}")
-    elif license == "other":
+    if licence and licence != "other":
+        lines.append(f"license: {licence}")
+    elif licence == "other":
         lines += ["license: other", "license_name: several", "license_link: manifest.json"]
     else:
         lines += ["license: unknown"]
@@ -84,8 +89,8 @@ def card_text(manifest: dict[str, Any], stats: dict[str, Any]) -> str:
     parts = [
         front_matter(
             name,
-            license=manifest["license"],
-            languages=list(stats["language"])[:12],
+            licence=manifest["license"],
+            languages=[code for code, _ in ranked(stats["language"])][:12],
             rows=stats["total"],
             synthetic=synthetic,
         ),
@@ -186,10 +191,11 @@ def _made(manifest: dict[str, Any]) -> str:
     rule = manifest["split_rule"]
     rows: list[list[Any]] = []
     for step in manifest["funnel"]:
-        reasons = "; ".join(f"{reason}: {count:,}" for reason, count in step["excluded"].items())
-        rows.append([step["step"], f"{step['in']:,}", f"{step['added']:,}", f"{step['matched']:,}",
-                     f"{sum(step['excluded'].values()):,}", f"{step['out']:,}", reasons])  # fmt: skip
-    changed = ", ".join(f"{name} {count:,}" for name, count in manifest["changed"].items())
+        reasons = "; ".join(f"{reason}: {count:,}" for reason, count in ranked(step["excluded"]))
+        gone = sum(step["excluded"].values())
+        numbers = [step["in"], step["added"], step["matched"], gone, step["out"]]
+        rows.append([step["step"], *(f"{number:,}" for number in numbers), reasons])
+    changed = ", ".join(f"{name} {count:,}" for name, count in ranked(manifest["changed"]))
     head = ["step", "in", "added", "matched", "excluded", "out", "reasons"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(cell(item, 600) for item in row) + " |" for row in rows]
@@ -212,6 +218,7 @@ def _made(manifest: dict[str, Any]) -> str:
 def _splits(manifest: dict[str, Any], stats: dict[str, Any]) -> str:
     total = stats["total"] or 1
     rule = manifest["split_rule"]
+    cap = rule["cap_same_negative"]
     evaluation = manifest["evaluation"]
     rows = [
         [split, f"{manifest['rows'][split]:,}", percent(manifest["rows"][split] / total)]
@@ -228,10 +235,11 @@ def _splits(manifest: dict[str, Any], stats: dict[str, Any]) -> str:
         + "\n\nWhole clusters go to one split, by a hash of their texts, so neither order nor "
         "machine matters. After that an exact set-similarity join compares validation and test "
         "with everything, and rows that still come near another split are excluded. At most "
-        f"{rule['cap_same_negative']['rows']} rows, or {percent(rule['cap_same_negative']['share'])} "
+        f"{cap['rows']} rows, or {percent(cap['share'])} "
         "of the split if that is more, share one negative prompt in validation and in test.\n\n"
         f"Evaluation lists, version {evaluation['version']} "
-        f"(`evaluation/v{evaluation['version']}.json`). {frozen}\n\n" + table(["list", "ids"], lists)
+        f"(`evaluation/v{evaluation['version']}.json`). {frozen}\n\n"
+        + table(["list", "ids"], lists)
         + "\n\nThe quality lists are drawn from test, stratified by tags, safe for work, one row a "
         "cluster."
     )  # fmt: skip
@@ -241,13 +249,13 @@ def _figures(manifest: dict[str, Any], stats: dict[str, Any]) -> str:
     name = manifest["name"]
     lengths = [
         [measure, *(f"{values.get(key, 0):,.1f}" for key in ("mean", "p5", "median", "p95", "max"))]
-        for measure, values in stats["lengths"].items()
+        for measure, values in sorted(stats["lengths"].items())
     ]
     flags = stats["flags"]
     negatives = stats["negatives"]
     total = stats["total"] or 1
     languages = [[code, f"{n:,}", percent(n / total)] for code, n in
-                 list(stats["language"].items())[:10]]  # fmt: skip
+                 ranked(stats["language"])[:10]]  # fmt: skip
     parts = [
         f"![Lengths]({name}/lengths.png)",
         table(["measure", "mean", "5 %", "median", "95 %", "most"], lengths),
@@ -261,7 +269,7 @@ def _figures(manifest: dict[str, Any], stats: dict[str, Any]) -> str:
     ]
     if negatives["commonest"]:
         parts.append(table(["commonest negative prompts", "rows"], negatives["commonest"]))
-    nsfw = ", ".join(f"{by} {n:,}" for by, n in stats["nsfw_by"].items())
+    nsfw = ", ".join(f"{by} {n:,}" for by, n in ranked(stats["nsfw_by"]))
     parts += [
         f"**Not safe for work.** {flags['nsfw']['rows']:,} rows "
         f"({percent(flags['nsfw']['share'])}), by {nsfw or 'no sign'}; a label from the source's "
@@ -273,7 +281,7 @@ def _figures(manifest: dict[str, Any], stats: dict[str, Any]) -> str:
         "**Languages of prompts**, by script and py3langid; short lists of tags count as English.",
         table(["language", "rows", "share"], languages),
     ]
-    masked = ", ".join(f"{kind} {n:,}" for kind, n in stats["masked"].items())
+    masked = ", ".join(f"{kind} {n:,}" for kind, n in ranked(stats["masked"]))
     parts.append(f"**Masked.** Rows with masked personal data: {masked or 'none'}.")
     return "\n\n".join(parts)
 

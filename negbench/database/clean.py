@@ -95,7 +95,6 @@ def clean_frame(raw: pl.DataFrame, rules: Rules, cache: TextCache | None = None)
         rows that stay). See `negbench.database.schema` for the columns.
     """
     import polars as pl
-    import pyarrow as pa
 
     cache = cache or TextCache()
     skipped = raw["skipped"].to_list()
@@ -105,20 +104,20 @@ def clean_frame(raw: pl.DataFrame, rules: Rules, cache: TextCache | None = None)
     left: list[CleanText] = []
     right: list[CleanText] = []
     mended: list[bool] = []
-    for prompt, negative, skip in pairs:
+    for raw_prompt, raw_negative, skip in pairs:
+        prompt, negative = raw_prompt, raw_negative
         changed = False
         reason: tuple[str, str] | None = None
         if skip is not None:
             reason = ("read", skip)
+        elif (prompt and len(prompt) > MAX_TEXT) or (negative and len(negative) > MAX_TEXT):
+            reason = ("text", f"text longer than {MAX_TEXT} characters")
         else:
-            if (prompt and len(prompt) > MAX_TEXT) or (negative and len(negative) > MAX_TEXT):
-                reason = ("text", f"text longer than {MAX_TEXT} characters")
-            else:
-                prompt, negative, changed = mend_pair(prompt, negative)
-                if prompt is None or not prompt.strip():
-                    reason = ("text", "no prompt")
-                elif negative is None or not negative.strip():
-                    reason = ("text", "no negative prompt")
+            prompt, negative, changed = mend_pair(prompt, negative)
+            if prompt is None or not prompt.strip():
+                reason = ("text", "no prompt")
+            elif negative is None or not negative.strip():
+                reason = ("text", "no negative prompt")
         reasons.append(reason)
         mended.append(changed)
         long = reason is not None and reason[1].startswith("text longer")
@@ -136,7 +135,7 @@ def clean_frame(raw: pl.DataFrame, rules: Rules, cache: TextCache | None = None)
         pl.Series("negative_tags", pl.from_arrow(_tags(right))),
         pl.Series("masked", [sorted({*a.masked, *b.masked}) for a, b in
                              zip(left, right, strict=True)], pl.List(pl.String)),
-        pl.Series("changes", [_changes(a, b, m) for a, b, m in
+        pl.Series("changes", [_changes(a, b, mended=m) for a, b, m in
                               zip(left, right, mended, strict=True)], pl.List(pl.String)),
         pl.Series("step", [r[0] if r else None for r in reasons], pl.String),
         pl.Series("reason", [r[1] if r else None for r in reasons], pl.String),
@@ -160,7 +159,7 @@ def _both(left: CleanText, right: CleanText) -> list[str]:
     return list(seen)
 
 
-def _changes(left: CleanText, right: CleanText, mended: bool) -> list[str]:
+def _changes(left: CleanText, right: CleanText, *, mended: bool) -> list[str]:
     found = {*left.changes, *right.changes}
     if mended:
         found.add("marker")
@@ -284,6 +283,7 @@ def _exclude(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
 
 def reason_key(reason: str) -> str:
     """A reason as the funnel counts it: numbers and details taken out."""
-    text = re.sub(r"\([^()]*\)", "", reason)
+    text = re.split(r"[;:]", reason, maxsplit=1)[0] if len(reason) > 40 else reason
+    text = re.sub(r"\([^()]*\)", "", text)
     text = re.sub(r"\d+", "N", text)
     return " ".join(text.split())[:120]

@@ -219,7 +219,9 @@ def show(
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a data set.")],
     repo: Annotated[str, typer.Option(help="org/name on the Hugging Face hub.")],
-    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Create a private repository.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish a data set; refused where a source's licence or terms forbid it."""

@@ -47,7 +47,7 @@ def gather(
         path = folder / f"raw-{number:03d}-{len(shards):05d}.parquet"
         frame.write_parquet(path, compression="zstd", compression_level=1)
         shards.append(path)
-        gone = frame["skipped"].is_not_null().sum()
+        gone = int(frame["skipped"].is_not_null().sum())
         rows += len(frame) - gone
         skipped += gone
         digest.add(frame["id"].to_list())

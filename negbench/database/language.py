@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 LANGUAGES = (
-    "en de fr es it pt nl pl ru uk tr ja zh ko vi id ar cs sv fi da ro hu el he fa th hi"
-).split()
+    "en", "de", "fr", "es", "it", "pt", "nl", "pl", "ru", "uk", "tr", "ja", "zh", "ko", "vi", "id",
+    "ar", "cs", "sv", "fi", "da", "ro", "hu", "el", "he", "fa", "th", "hi",
+)  # fmt: skip
 """Languages told apart; prompts in others are rare, and fewer choices make fewer mistakes."""
 
 _LETTER = re.compile(r"[^\W\d_]")
@@ -29,7 +30,7 @@ def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    identifier.set_languages(LANGUAGES)
+    identifier.set_languages(list(LANGUAGES))
     return identifier
 
 

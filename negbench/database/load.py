@@ -74,8 +74,10 @@ def _miniature(split: str) -> pl.DataFrame:
     from negbench.miniature import db_dir
 
     if split not in SPLIT_NAMES:
-        raise ConfigError(f"the shipped miniature has no split {split!r}; there are "
-                          f"{', '.join(SPLIT_NAMES)} (evaluation lists: `negbench build-db` first)")  # fmt: skip
+        raise ConfigError(
+            f"the shipped miniature has no split {split!r}; there are {', '.join(SPLIT_NAMES)} "
+            "(for evaluation lists run `negbench build-db` first)"
+        )
     frames = []
     for name in SPLIT_NAMES[:3]:
         if split in (name, "all"):

@@ -64,9 +64,7 @@ def digests(folder: Path, rows: dict[str, int]) -> dict[str, Any]:
     return found
 
 
-def license_of(
-    entries: list[dict[str, Any]], previous: Previous | None
-) -> tuple[str | None, bool]:
+def license_of(entries: list[dict[str, Any]], previous: Previous | None) -> tuple[str | None, bool]:
     """The licence that holds for the whole, and whether it may be shared.
 
     One licence if all sources have the same; ``other`` if they differ; None if one has none.

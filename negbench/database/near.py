@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PERMUTATIONS = 256
 BANDS, ROWS = 42, 6
-"""42 bands of 6 rows find a pair of Jaccard 0.8 with probability 1 - (1 - 0.8**6)**42 = 0.999997."""
+"""42 bands of 6 rows find a pair of Jaccard 0.8 with probability 1 - (1 - 0.8**6)**42 > 0.99999."""
 THRESHOLD = (4, 5)
 """Near means a Jaccard index of at least 4/5, compared in whole numbers."""
 MINHASH_SEED = 20240617
@@ -73,9 +73,7 @@ class Sets:
         places = np.flatnonzero(possible)
         for start in range(0, len(places), CHUNK):
             part = places[start : start + CHUNK]
-            frame = pl.DataFrame(
-                {"a": series.gather(left[part]), "b": series.gather(right[part])}
-            )
+            frame = pl.DataFrame({"a": series.gather(left[part]), "b": series.gather(right[part])})
             common = (
                 frame.select(pl.col("a").list.set_intersection("b").list.len())
                 .to_series().to_numpy().astype(np.int64)
@@ -110,15 +108,13 @@ def band_keys(sets: Sets, path: Path) -> NDArray[np.uint64]:
         )
         digests = _matrix(matrix, stop - start)
         for band in range(BANDS):
-            columns = [
-                digests[:, band * ROWS + row].astype(np.uint64) for row in range(ROWS)
-            ]
+            columns = [digests[:, band * ROWS + row].astype(np.uint64) for row in range(ROWS)]
             keys[band, start:stop] = combine(columns)
     return keys
 
 
 def _matrix(matrix: Any, rows: int) -> NDArray[np.uint32]:
-    """rensa's digest matrix as an array of shape (rows, PERMUTATIONS)."""
+    """Rensa's digest matrix as an array of shape (rows, PERMUTATIONS)."""
     import numpy as np
 
     return np.array(matrix.to_rows(), dtype=np.uint32).reshape(rows, PERMUTATIONS)
@@ -224,17 +220,13 @@ def exact_near(
         stops = np.searchsorted(token, token[asked], side="right")
         who = owner[asked]
         counts = stops - starts
-        for left, right in _expand(who, starts, counts, owner):
-            keep = groups[left] != groups[right]
-            keep &= ~queries[right] | (left < right)
-            left, right = left[keep], right[keep]
-            a, b = sizes[left], sizes[right]
-            keep = bottom * np.minimum(a, b) >= top * np.maximum(a, b)
-            left, right = left[keep], right[keep]
-            if not len(left):
-                continue
-            unique = pl.DataFrame({"l": left, "r": right}).unique(maintain_order=True)
-            left, right = unique["l"].to_numpy(), unique["r"].to_numpy()
+        for asking, met in _expand(who, starts, counts, owner):
+            keep = groups[asking] != groups[met]
+            keep &= ~queries[met] | (asking < met)
+            a, b = sizes[asking], sizes[met]
+            keep &= bottom * np.minimum(a, b) >= top * np.maximum(a, b)
+            pairs = pl.DataFrame({"l": asking[keep], "r": met[keep]}).unique(maintain_order=True)
+            left, right = pairs["l"].to_numpy(), pairs["r"].to_numpy()
             near = sets.near(left, right, series)
             if near.any():
                 yield left[near], right[near]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def _lengths(figure: Any, stats: dict[str, Any]) -> None:
         axis.bar(places, [100 * c / total for c in counts], width, color=color, label=label)
     labels = [
         str(a) if b - a == 1 else (f"{a}+" if b == edges[-1] else f"{a}-{b - 1}")
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        for a, b in pairwise(edges)
     ]
     axis.set_xticks(range(len(labels)), labels)
     axis.set_xlabel("words")

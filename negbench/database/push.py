@@ -32,9 +32,9 @@ def push_db(folder: str | Path, *, repo: str, private: bool = False, api: Any = 
         raise ConfigError(f"--repo {repo!r} is not org/name")
     for source in manifest["sources"]:
         if not may_be_shared(source):
-            license = source.get("license") or "none declared"
+            licence = source.get("license") or "none declared"
             raise DataError(
-                f"{source['name']} may not be published (licence: {license}); build without it, or "
+                f"{source['name']} may not be published (licence: {licence}); build without it, or "
                 "share evaluation/*.json, which holds ids and no text"
             )
     problems = check_db(root)
@@ -72,6 +72,7 @@ def push_db(folder: str | Path, *, repo: str, private: bool = False, api: Any = 
         raise MissingError("huggingface_hub is not installed") from error
     except Exception as error:
         raise DataError(
-            f"the hub refused {repo}: {one_line(str(error), limit=200)}; log in with `hf auth login`"
+            f"the hub refused {repo}: {one_line(str(error), limit=200)}; log in with "
+            "`hf auth login`"
         ) from error
     return str(getattr(commit, "commit_url", commit))

@@ -68,9 +68,7 @@ def write_shard(frame: pl.DataFrame, out: Path, *, prior: NDArray[np.int8] | Non
     chosen = first["row"].to_numpy()
     values, offsets = shingle_sets(texts["words"].gather(chosen))
     keys_of_text = dict(zip(first["t"].to_list(), set_keys(values, offsets).tolist(), strict=True))
-    set_key = np.array(
-        [keys_of_text.get(text, 0) for text in unique.to_list()], dtype=np.uint64
-    )
+    set_key = np.array([keys_of_text.get(text, 0) for text in unique.to_list()], dtype=np.uint64)
     _, distinct = np.unique(set_keys(values, offsets), return_index=True)
     distinct.sort()
     sizes = np.diff(offsets)[distinct]

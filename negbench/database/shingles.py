@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 SHINGLE = 3
 SHORT = 5
 """Texts below this many words are compared by their words, not by shingles."""
-WORDS = (
-    r"[\u2E80-\u2FFF\u3040-\u30FF\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF]|[\p{L}\p{M}\p{N}_]+"
-)
+WORDS = r"[\u2E80-\u2FFF\u3040-\u30FF\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF]|[\p{L}\p{M}\p{N}_]+"
 """A word: a run of letters, digits and underscores; each sign of Han and kana by itself."""
 _MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
@@ -88,9 +86,7 @@ def _sets(
         values = _mix(word_hashes[place] if len(place) else np.zeros(0, np.uint64))
         rows = is_long[owner]
         inner = place[rows]
-        values[rows] = combine(
-            [word_hashes[inner], word_hashes[inner + 1], word_hashes[inner + 2]]
-        )
+        values[rows] = combine([word_hashes[inner], word_hashes[inner + 1], word_hashes[inner + 2]])
     return unique_sets(values, owner, n)
 
 

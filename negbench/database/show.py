@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from negbench.database.card import ranked
 from negbench.errors import RecordError
 
 
@@ -40,9 +41,9 @@ def show_text(folder: Path, manifest: dict[str, Any]) -> str:
         f"  evaluation lists v{manifest['evaluation']['version']}: "
         + ", ".join(f"{name} {count:,}" for name, count in sorted(lists.items()))
     )
-    license = manifest["license"] or "none declared"
+    licence = manifest["license"] or "none declared"
     share = "may be published" if manifest["may_be_shared"] else "must not be published"
-    lines.append(f"  licence: {license}; {share}")
+    lines.append(f"  licence: {licence}; {share}")
     lines.append("sources")
     for source in manifest["sources"]:
         lines.append(
@@ -51,7 +52,7 @@ def show_text(folder: Path, manifest: dict[str, Any]) -> str:
     lines.append("funnel")
     for step in manifest["funnel"]:
         lines.append(f"  {step['step']:<11}{step['in']:>10,} -> {step['out']:>10,}")
-        for reason, count in list(step["excluded"].items())[:6]:
+        for reason, count in ranked(step["excluded"])[:6]:
             lines.append(f"             -{count:>9,}  {reason}")
     flags = stats["flags"]
     lines.append(
@@ -66,6 +67,6 @@ def show_text(folder: Path, manifest: dict[str, Any]) -> str:
             f"  {side}: {words.get('mean', 0):.1f} words (median {words.get('median', 0):.0f}); "
             + ", ".join(f"{tag} {count:,}" for tag, count in stats["tags"][side][:6])
         )
-    languages = ", ".join(f"{code} {n:,}" for code, n in list(stats["language"].items())[:6])
+    languages = ", ".join(f"{code} {n:,}" for code, n in ranked(stats["language"])[:6])
     lines.append(f"  languages: {languages}")
     return "\n".join(lines) + "\n"

@@ -77,9 +77,7 @@ def split_of(key: int, rules: SplitRules) -> int:
     return VALIDATION if place < rules.train + (1 - rules.train) / 2 else TEST
 
 
-def decide(
-    rows: RowTable, shards: list[CleanShard], rules: SplitRules, folder: Path
-) -> Decision:
+def decide(rows: RowTable, shards: list[CleanShard], rules: SplitRules, folder: Path) -> Decision:
     """Exact duplicates, clusters, splits, the exact join, and the cap, in this order."""
     import numpy as np
 
@@ -113,9 +111,9 @@ def _exact(rows: RowTable, decision: Decision) -> None:
     old = rows.firm
     place = np.lexsort((~old, rows.ids[:, 1], rows.ids[:, 0]))
     ids = rows.ids[place]
-    same = np.concatenate([[False], (ids[1:] == ids[:-1]).all(axis=1)]) if len(ids) else []
-    first = _heads(place, np.asarray(same, bool))
-    again = np.asarray(same, bool)
+    again = np.zeros(len(ids), bool)
+    again[1:] = (ids[1:] == ids[:-1]).all(axis=1)
+    first = _heads(place, again)
     of_old = again & old[first]
     decision.split[place[of_old]] = -1
     twice = again & ~old[first] & rows.alive[place] & rows.alive[first]
@@ -124,7 +122,8 @@ def _exact(rows: RowTable, decision: Decision) -> None:
     kept = np.flatnonzero(rows.alive & (decision.split == TRAIN))
     order = kept[np.lexsort((rows.ids[kept, 1], rows.ids[kept, 0], ~old[kept], rows.pair[kept]))]
     pair = rows.pair[order]
-    same = np.concatenate([[False], pair[1:] == pair[:-1]]) if len(pair) else np.zeros(0, bool)
+    same = np.zeros(len(pair), bool)
+    same[1:] = pair[1:] == pair[:-1]
     first = _heads(order, same)
     double = same & ~old[order]
     _exclude(decision, order[double], 1, first[double])
@@ -217,9 +216,9 @@ def _join(rows: RowTable, decision: Decision, sets: Sets, set_of: NDArray[np.int
     loser = np.full(n, -1, np.int64)
     groups = np.where(split < 0, -np.arange(n) - 10, split)
     queries = (split == VALIDATION) | (split == TEST)
-    for left, right in exact_near(sets, queries, groups):
-        live = (split[left] >= 0) & (split[right] >= 0)
-        left, right = left[live], right[live]
+    for asking, met in exact_near(sets, queries, groups):
+        live = (split[asking] >= 0) & (split[met] >= 0)
+        left, right = asking[live], met[live]
         claim_left = old[left] * 10 + split[left]
         claim_right = old[right] * 10 + split[right]
         goes = np.where(claim_left < claim_right, left, right)
@@ -260,9 +259,7 @@ def _count(rows: RowTable, decision: Decision) -> None:
     kept = np.flatnonzero((decision.split >= 0) & (decision.split < EXCLUDED))
     if not len(kept):
         return
-    _, inverse, counts = np.unique(
-        rows.negative[kept], return_inverse=True, return_counts=True
-    )
+    _, inverse, counts = np.unique(rows.negative[kept], return_inverse=True, return_counts=True)
     decision.same_negative[kept] = counts[inverse]
     decision.clusters = len(np.unique(decision.cluster[kept]))
 

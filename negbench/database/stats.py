@@ -75,7 +75,9 @@ def _labels(counts: _Counts, frame: pl.DataFrame) -> None:
         counter = counts.labels.setdefault(name, Counter())
         values = frame[name].explode().drop_nulls().value_counts()
         counter.update({str(k): int(v) for k, v in values.rows()})
-    kinds = frame.select(pl.col("networks").list.eval(pl.element().struct.field("kind")).list.unique())
+    kinds = frame.select(
+        pl.col("networks").list.eval(pl.element().struct.field("kind")).list.unique()
+    )
     counter = counts.labels.setdefault("networks", Counter())
     values = kinds.to_series().explode().drop_nulls().value_counts()
     counter.update({str(k): int(v) for k, v in values.rows()})
@@ -120,7 +122,7 @@ def _merge(old: Any, new: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
 
     if old is None:
         return new
-    merged = pl.concat([old, new]).group_by(keys).agg(pl.col("len").sum())
+    merged: pl.DataFrame = pl.concat([old, new]).group_by(keys).agg(pl.col("len").sum())
     if len(merged) > _MAX_DISTINCT:  # names seen once cannot reach the top of millions
         merged = merged.filter(pl.col("len") > 1)
     return merged

@@ -1,6 +1,6 @@
-"""Prompts taken apart: tags with weights, networks, and the plain text that is left.
+r"""Prompts taken apart: tags with weights, networks, and the plain text that is left.
 
-The grammar is AUTOMATIC1111's: ``(a)`` weighs 1.1, ``[a]`` 1/1.1, ``(a:1.3)`` 1.3, ``\\(`` is a
+The grammar is AUTOMATIC1111's: ``(a)`` weighs 1.1, ``[a]`` 1/1.1, ``(a:1.3)`` 1.3, ``\(`` is a
 bracket, ``[a:b:0.5]`` changes a to b on the way, ``[a|b]`` takes turns, ``BREAK`` starts a new
 chunk, ``AND`` joins prompts that may end in ``:weight``. ``{a}`` and ``1.2::a::`` are NovelAI's.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.resources import files
 
 ROUND = 1.1
 CURLY = 1.05
@@ -27,21 +28,8 @@ _KINDS = {
     "ti": "embedding",
 }  # fmt: skip
 KNOWN_EMBEDDINGS = frozenset(
-    """easynegative easynegativev2 badhandv4 badhandv4-anieva badhandv5 bad-hands-5 bad_hands_5
-    bad-image-v2-39000 bad_prompt bad_prompt_version2 bad_prompt_version2-neg bad-artist
-    bad-artist-anime bad_pictures bad-picture-chill-75v bad-picture-chill-32v bad-picture-chill-1v
-    negative_hand negative_hand-neg ng_deepnegative_v1_75t ng_deepnegative_v1_64t ng_deepnegative_v1_4t
-    fastnegativev2 fastnegativeembedding verybadimagenegative_v1.3 verybadimagenegative_v1.2-6400
-    verybadimagenegative_v1.1-6400 verybadimagenegative_v1-6400 baddream unrealisticdream
-    cyberrealistic_negative cyberrealistic_negative-neg realisticvision-negative-embedding
-    juggernautnegative-neg jugernaut_neg aid210 aid291 aid28 boring_e621 boring_e621_v4
-    boring_e621_fluffyrock bwu deepnegative deep_negative_v1_75t unaestheticxl unaestheticxl_sky3.1
-    unaestheticxlv31 negativexl_d negativexl zzzzz_pdxl ac_neg1 ac_neg2 asian-less-neg
-    bettenegative mutantbaby pureerosface_v1 ulzzang-6500 ulzzang-6500-v1.1 rfktr_in_general
-    nfixer by_bad_artist-neg bad-hands bad_quality humans epicphotogasm-colorfulphoto-neg
-    epicnegative epicnegative-neg negative_hands neg4all_bdsqlsz_v3.5 perfectneg neghands
-    stable_yogis_pdxl_negatives stable_yogis_pdxl_negatives2-neg ziprealism_neg""".split()
-) - {"humans", "bad-hands"}
+    (files("negbench.database") / "embeddings.txt").read_text(encoding="utf-8").split()
+)
 """Names of textual inversions that stand bare in negative prompts, lower case."""
 
 _SPECIAL = re.compile(
@@ -53,7 +41,7 @@ _SPECIAL = re.compile(
 )
 _PLAIN = re.compile(r"[\\()\[\]{}<|]|::|\bBREAK\b|\bAND\b")
 _BARE_WEIGHT = re.compile(r"\s*:\s*([0-2]\.\d{1,3})\s*$")
-_BARE_IN_PLAIN = re.compile(r"(?<=\w)\s*:\s*[0-2]\.\d{1,3}(?=\s*(?:[,，)]|$))")  # noqa: RUF001
+_BARE_IN_PLAIN = re.compile(r"(?<=\w)\s*:\s*[0-2]\.\d{1,3}(?=\s*(?:[,，)]|$))")
 _AND_WEIGHT = re.compile(r":\s*(-?\d*\.?\d+)\s*$")
 _SPACES = re.compile(r"\s+")
 _COMMAS = frozenset(",\n，、；")
@@ -243,7 +231,7 @@ def _close(opened: list[tuple[str, int]], kind: str) -> int:
 
 
 def _schedule(spans: list[_Span], weights: list[float], start: int) -> bool:
-    """``[a:b:0.5]``, ``[a:0.5]``, ``[a::0.5]``, ``[a|b]``: both texts stay, as tags of their own."""
+    """``[a:b:0.5]``, ``[a:0.5]``, ``[a::0.5]``, ``[a|b]``: both texts stay, each as a tag."""
     body = "".join(span.text for span in spans[start:] if not span.cut)
     match = re.fullmatch(r"(.*?)(?::(.*?))?:\s*(\d*\.?\d+)\s*", body, re.DOTALL)
     if match is None:
@@ -295,7 +283,7 @@ def _tags(spans: list[_Span]) -> list[Tag]:
             take(span.text, span.weight)
             continue
         if depth == 0 and not quoted and '"' not in span.text:
-            pieces = re.split(r"[,\n，、；]", span.text)  # noqa: RUF001
+            pieces = re.split(r"[,\n，、；]", span.text)
             for index, piece in enumerate(pieces):
                 if index:
                     flush()
@@ -327,7 +315,7 @@ def tag_text(text: str) -> str:
 def _plain(text: str) -> str:
     """Text with tidy commas and spaces; line breaks become commas where none stands."""
     text = re.sub(r"[ \t\r\f\v]*\n[ \t\r\f\v\n]*", "\n", text)
-    text = re.sub(r"(?<=[,，、.;:!?])\n", " ", text)  # noqa: RUF001
+    text = re.sub(r"(?<=[,，、.;:!?])\n", " ", text)
     text = text.replace("\n", ", ")
     text = re.sub(r"\s+([,;])", r"\1", text)
     text = re.sub(r",(?:\s*,)+", ",", text)

@@ -85,8 +85,6 @@ def mask_personal(text: str) -> tuple[str, tuple[str, ...]]:
     return text, tuple(kinds)
 
 
-
-
 def mend_pair(prompt: str | None, negative: str | None) -> tuple[str | None, str | None, bool]:
     """Undo what sites do to pairs: a whole infotext in the prompt, a marker before the negative.
 

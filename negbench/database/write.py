@@ -34,7 +34,11 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def write_rows(
-    rows: RowTable, shards: list[CleanShard], decision: Decision, out: Path, work: Path,
+    rows: RowTable,
+    shards: list[CleanShard],
+    decision: Decision,
+    out: Path,
+    work: Path,
     funnel: Funnel,
 ) -> dict[str, int]:
     """Write ``data/*.parquet`` and ``excluded.parquet``; count exclusions into `funnel`.

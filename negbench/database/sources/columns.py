@@ -146,7 +146,7 @@ class Columns:
         return values
 
     def record(
-        self, row: Mapping[str, Any], *, source: str, source_id: str, license: str | None = None
+        self, row: Mapping[str, Any], *, source: str, source_id: str, licence: str | None = None
     ) -> RawRecord | Skip:
         """The record of one row, or the reason why it gives none."""
         values = self.values(row)
@@ -183,7 +183,7 @@ class Columns:
             nsfw=as_flag(values.get("nsfw")),
             created=as_text(values.get("created")),
             url=as_text(values.get("url"), limit=2000),
-            license=as_text(values.get("license")) or license,
+            license=as_text(values.get("license")) or licence,
         )
 
 

@@ -38,6 +38,9 @@ _NO_WAY = re.compile(
 )
 _REGIONAL = re.compile(r"area|mask|gligen|region", re.I)
 _JOINERS = re.compile(r"concat|join|append|combine|merge|multiline.*concat", re.I)
+_MADE_UP = re.compile(
+    r"llm|gpt|ollama|wildcard|random|generat|styl|replace|regex|tagger|caption|translat", re.I
+)
 _OUTPUTS = re.compile(r"save|videocombine|output|upload|websocket", re.I)
 
 
@@ -170,9 +173,9 @@ def _rank(graph: Graph, node_id: str) -> int | None:
     """0 for a sampler, 1 for a detailer or upscaler that samples, 2 for others; None for no."""
     node = graph[node_id]
     names = {name.lower() for name in node.inputs}
-    role_input = any(
-        name in names for role in _ROLE_NAMES.values() for name in role
-    ) or any(_link(graph, v) and _NEUTRAL.search(k) for k, v in node.inputs.items())
+    role_input = any(name in names for role in _ROLE_NAMES.values() for name in role) or any(
+        _link(graph, v) and _NEUTRAL.search(k) for k, v in node.inputs.items()
+    )
     if not role_input or _OUTPUTS.search(node.kind):
         return None
     kind = node.kind.lower()
@@ -237,7 +240,7 @@ class _Walk:
                     self._from(source, role, regional=shared, depth=depth + 1, own_text=True) or []
                 )
             if own:
-                found.append(_Text(own[0], area and bool(conditionings) or regional, own[1]))
+                found.append(_Text(own[0], (area and bool(conditionings)) or regional, own[1]))
             if found or conditionings or own is not None:
                 return found
         for name, value in inputs.items():
@@ -246,9 +249,7 @@ class _Walk:
                 continue
             if not own_text and not _NEUTRAL.search(name):
                 continue
-            goes_on = own_text or (
-                role == "positive" and name in ("conditioning", "cond1", "cond")
-            )
+            goes_on = own_text or (role == "positive" and name in ("conditioning", "cond1", "cond"))
             more = self._from(through, role, regional=regional, depth=depth + 1, own_text=goes_on)
             if more is not None:
                 found += more
@@ -349,8 +350,7 @@ class _Walk:
         if len(parts) == 1:
             plain = re.search(r"primitive|string|text|prompt|reroute|note|show|switch", node.kind,
                               re.I)  # fmt: skip
-            odd = re.search(r"llm|gpt|ollama|wildcard|random|generat|styl|replace|regex|tagger|caption|translat",
-                            node.kind, re.I)  # fmt: skip
+            odd = _MADE_UP.search(node.kind)
             return parts[0], literal and bool(plain) and (not odd or bool(populated))
         if _JOINERS.search(node.kind):
             sign = next((inputs[n] for n in inputs if re.search("delim|separ", n)), None)
@@ -382,7 +382,8 @@ def _settings(graph: Graph, node_id: str) -> dict[str, Any]:
                     break
                 inner = graph[through].inputs
                 value = next(
-                    (inner[n] for n in (*names, "value", "seed", "int", "float") if n in inner), None
+                    (inner[n] for n in (*names, "value", "seed", "int", "float") if n in inner),
+                    None,
                 )
             if isinstance(value, (int, float, str)) and not isinstance(value, bool):
                 return value

@@ -129,9 +129,11 @@ def _add(
             return None
         if node["type"] == "GetNode":
             setter = nodes.get(setters.get(_first(node), ""))
-            return target(_inputs(setter)[0].get("link"), hops + 1) if setter and _inputs(
-                setter
-            ) else None
+            return (
+                target(_inputs(setter)[0].get("link"), hops + 1)
+                if setter and _inputs(setter)
+                else None
+            )
         if node.get("mode") == 4:
             same = [item for item in _inputs(node) if item.get("type") == kind]
             return target(same[0].get("link"), hops + 1) if same else None

@@ -94,9 +94,9 @@ def _readings(carried: Carried, notes: list[str]) -> Iterator[Found]:
             continue
         yield from _blob(value, name, notes)
     for key, value in carried.exif.items():
-        if key == "Model" or key == "Make" or key == "Software":
-            if not re.match(r"\s*\w{3,20}\s*:\s*[{\[]", value):
-                continue
+        labelled = re.match(r"\s*\w{3,20}\s*:\s*[{\[]", value)
+        if key in ("Model", "Make", "Software") and not labelled:
+            continue
         yield from _blob(value, key.lower(), notes)
     for value in carried.others:
         yield from _blob(value, "xmp or comment", notes)
@@ -214,13 +214,15 @@ def _document(document: Any, where: str, notes: list[str], depth: int = 0) -> It
             source if isinstance(source, str) else None,
             notes,
         )
-    if "v4_prompt" in document or ("uc" in document and "prompt" in document and "c" not in document):
+    if "v4_prompt" in document or (
+        "uc" in document and "prompt" in document and "c" not in document
+    ):
         yield from _novelai(json.dumps(document), None, None, notes)
         return
     convention, rank = _JSON_TOOLS.get(where, ("json", 14))
     if "sui_image_params" in document:
         convention, rank = "swarmui", 6
-    elif where == "parameters" or where == "usercomment":
+    elif where in ("parameters", "usercomment"):
         version = str(document.get("version") or document.get("software") or "")
         if "fooocus" in version.lower() or "base_model_hash" in document:
             convention = "fooocus"
@@ -236,9 +238,7 @@ _JSON_TOOLS = {
 }
 
 
-def _object_or_text(
-    value: Any, convention: str, rank: int, notes: list[str]
-) -> Iterator[Found]:
+def _object_or_text(value: Any, convention: str, rank: int, notes: list[str]) -> Iterator[Found]:
     if isinstance(value, str):
         value = load_json(value, notes)
     if isinstance(value, dict):
@@ -331,10 +331,8 @@ def _comfy(graph: comfy.Graph, convention: str, notes: list[str]) -> Iterator[Fo
     if texts is None:
         notes.append("ComfyUI graph without a sampler that a prompt leads to")
         return
-    if convention == "comfyui":
-        rank = 10 if texts.literal else 30
-    else:
-        rank = 40
+    literal = 10 if texts.literal else 30
+    rank = literal if convention == "comfyui" else 40
     yield Found(texts.prompt, texts.negative, convention, rank, texts.settings)
 
 

@@ -23,8 +23,7 @@ class HubSource(Source):
         repo, _, revision = place.partition("@")
         if repo.count("/") != 1 or not all(repo.split("/")):
             raise ConfigError(
-                f"hub:{place} is not hub:org/name[@revision], for example "
-                "hub:mikeogezi/negopt_full"
+                f"hub:{place} is not hub:org/name[@revision], for example hub:mikeogezi/negopt_full"
             )
         self.repo = repo
         self.revision = revision or None
@@ -94,9 +93,7 @@ class HubSource(Source):
                 key = self._columns.values(row).get("id")
                 plain = isinstance(key, (str, int)) and str(key).strip()
                 source_id = str(key).strip()[:200] if plain else f"{split}#{number}"
-                yield self._columns.record(
-                    row, source=self.name, source_id=source_id, license=None
-                )
+                yield self._columns.record(row, source=self.name, source_id=source_id, licence=None)
 
     def _check(self, row: dict[str, Any]) -> None:
         if not self._columns.complete(row) and not self._columns.nested(row):
@@ -105,9 +102,7 @@ class HubSource(Source):
                 f"{', '.join(list(row)[:20])}; name them with --map prompt=COLUMN,negative=COLUMN"
             )
 
-    def _rows(
-        self, datasets: Any, commit: str, split: str
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _rows(self, datasets: Any, commit: str, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         done = 0
         failures = 0
         while True:

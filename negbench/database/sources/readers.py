@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from negbench.database.sources.columns import Columns
 from negbench.errors import DataError
@@ -72,7 +72,7 @@ def read_rows(path: Path) -> Iterator[Row | Broken]:
 
 def _unpacked(path: Path, head: bytes) -> IO[bytes]:
     if head[:2] == b"\x1f\x8b":
-        return gzip.open(path, "rb")
+        return cast("IO[bytes]", gzip.open(path, "rb"))
     if head[:4] == b"\x28\xb5\x2f\xfd":
         import zstandard
 
@@ -125,9 +125,8 @@ def _text_rows(
     guard: Any = text.buffer.raw  # type: ignore[attr-defined]
     if guess[:1] in ("{", "["):
         first = guess.split("\n", 1)[0].strip()
-        if guess[0] == "{" and _is_object(first) and "\n" in guess.strip():
-            rows = _jsonl(text)
-        elif guess[0] == "{" and path.suffix.lower() in (".jsonl", ".ndjson"):
+        named = bool({".jsonl", ".ndjson"} & {suffix.lower() for suffix in path.suffixes})
+        if guess[0] == "{" and (named or (_is_object(first) and "\n" in guess.strip())):
             rows = _jsonl(text)
         else:
             rows = _json(path, text, guard)
@@ -232,9 +231,7 @@ def find_items(value: Any) -> list[tuple[str | None, Any]]:
         if depth > MAX_DEPTH:
             return
         if isinstance(node, list):
-            if any(is_row(item) for item in node):
-                found.extend((None, item) for item in node)
-            elif node and _meta_only(node):
+            if any(is_row(item) for item in node) or (node and _meta_only(node)):
                 found.extend((None, item) for item in node)
             else:
                 for item in node:

@@ -84,7 +84,7 @@ class TableSource(Source):
                 first_problem = first_problem or error
                 if single:
                     raise
-                yield Skip(self.name, relative, str(error))
+                yield Skip(self.name, relative, str(error).removeprefix(path.name).lstrip(" :"))
         if not gave and first_problem is not None:
             raise first_problem
 
@@ -105,7 +105,7 @@ class TableSource(Source):
                     key = f"{key}@{row.number}"
                 source_id = key if single else f"{relative}#{key}"
                 yield self._columns.record(
-                    row.data, source=self.name, source_id=source_id, license=self.options.license
+                    row.data, source=self.name, source_id=source_id, licence=self.options.license
                 )
         self._read[relative] = _sha256(path)
 
