@@ -40,7 +40,7 @@ def tiny(tmp_path_factory):
     model = T5ForConditionalGeneration(
         T5Config(
             vocab_size=32,  # more than the tokenizer has, as T5's own is padded
-            d_model=32, d_kv=8, d_ff=64, num_layers=1, num_decoder_layers=1, num_heads=4,
+            d_model=32, d_kv=8, d_ff=64, num_layers=1, num_decoder_layers=2, num_heads=4,
             decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, tie_word_embeddings=False,
         )
     )  # fmt: skip

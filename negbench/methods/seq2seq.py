@@ -11,6 +11,8 @@ import torch
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    DynamicCache,
+    EncoderDecoderCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -22,7 +24,7 @@ from transformers.utils import logging
 from negbench.errors import ConfigError, NegbenchError, one_line
 from negbench.methods.checkpoint import Checkpoint
 
-ROWS = 8
+ROWS = 16
 """Prompts in a batch; a smaller batch is filled up, so that every call has one shape."""
 
 WIDTH = 32
@@ -152,9 +154,21 @@ class Writer:
                 attention_mask=mask,
                 generation_config=self._generation,
                 logits_processor=processors,
+                **self._cache(),
             )
         texts = self._tokenizer.batch_decode(out[: len(rows)], skip_special_tokens=True)
         return [str(text) for text in texts]
+
+    def _cache(self) -> dict[str, Any]:
+        """A growing cache for decoders deeper or shallower than their encoder (T5).
+
+        transformers makes its own with as many layers as the *encoder* has.
+        """
+        encoder = getattr(self._model.config, "num_layers", None)
+        decoder = getattr(self._model.config, "num_decoder_layers", encoder)
+        if encoder == decoder:
+            return {}
+        return {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
 
 
 class _KnownTokens(LogitsProcessor):  # type: ignore[misc]
