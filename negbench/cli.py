@@ -178,7 +178,7 @@ KINDS = {
     "guidance": "negbench.guidance:rules",
     "generators": "negbench.generators:generators",
     "metrics": "negbench.metrics:metrics",
-    "sources": "negbench.database.sources:sources",
+    "sources": "negbench.database.sources:SOURCES",
 }
 
 
@@ -261,6 +261,72 @@ def show(
     for row in rows:
         default = "required" if row["required"] else f"default {row['default']!r}"
         typer.echo(f"  {row['name']} ({row['type']}, {default})  {row['meaning']}")
+
+
+@app.command()
+def prefetch(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Weights or metrics, for example aesthetic or real-pictures."),
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option("-b", "--benchmark", help="All that a benchmark needs.")
+    ] = None,
+    generator: Annotated[str | None, typer.Option(help="A hub repo, org/name[@revision].")] = None,
+    method: Annotated[
+        str | None, typer.Option("-m", "--method", help="What a method needs.")
+    ] = None,
+    param: Params = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch weights now, for runs on machines without internet."""
+    from negbench.params import parse_pairs
+    from negbench.prefetch import prefetch as fetch
+
+    rows = []
+    for name, path in fetch(
+        names or [],
+        benchmark=benchmark,
+        generator=generator,
+        method=method,
+        method_params=parse_pairs(param or []),
+    ):
+        rows.append({"name": name, "path": path})
+        if not as_json:
+            typer.echo(f"{name}  {path}")
+    if as_json:
+        _emit(rows)
+
+
+train_app = typer.Typer(no_args_is_help=True, help="Train models.", rich_markup_mode=None)
+app.add_typer(train_app, name="train")
+
+
+@train_app.command("miniature")
+def train_miniature(
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="vae, unet, clip, inception, judge, aesthetic or negopt; default: all."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of weights and checkpoints.")] = Path(
+        "miniature-weights"
+    ),
+    steps: Annotated[int | None, typer.Option(help="Training steps; default: the part's.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew in place of going on.")
+    ] = False,
+) -> None:
+    """Train the miniature's models, each resumable: hours on a CPU, minutes on a GPU."""
+    from negbench.errors import UnknownNameError, did_you_mean
+    from negbench.miniature.training import PARTS, train
+
+    for name in part or PARTS:
+        if name not in PARTS:
+            raise UnknownNameError(f"unknown part {name!r}; {did_you_mean(name, PARTS)}")
+    for name in part or PARTS:
+        train(name, out=out, steps=steps, resume=not restart, seed=seed)
+    typer.echo(str(out))
 
 
 @contextmanager

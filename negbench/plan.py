@@ -80,6 +80,7 @@ class Resolved:
     out: Path
     cache: Path
     shard: tuple[int, int] | None
+    options: RunOptions
 
     def requests(self) -> dict[str, ImageRequest]:
         """Every distinct image of this shard by key, twins included, case by case."""
@@ -192,6 +193,7 @@ def make_plan(
         out=out,
         cache=cache or default_cache(),
         shard=shard,
+        options=options or RunOptions(),
     )
     named = _labels(methods)
     params = _split_params(method_params or {}, [label for label, _ in named])

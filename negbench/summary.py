@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from negbench.metrics.base import Features, ImageMetric, Metric, SetMetric
+from negbench.metrics.base import Features, Metric, SetMetric
 from negbench.types import Estimate, PairedDifference
 
 if TYPE_CHECKING:
@@ -53,12 +53,10 @@ def summarise(
             f"{truncated} of {len(samples)} samples had a text cut at the generator's context"
         )
     for name, metric in metrics.items():
-        treated = _summary(name, metric, samples, rows, side="treated")
-        summary.estimates.append(_estimate(name, metric, treated))
+        summary.estimates.append(_estimate(name, metric, samples, rows, side="treated"))
         if metric.needs_twin:
             continue
-        twin = _summary(name, metric, samples, rows, side="twin")
-        summary.twin_estimates.append(_estimate(name, metric, twin))
+        summary.twin_estimates.append(_estimate(name, metric, samples, rows, side="twin"))
         if not same:
             contrast = _contrast(name, metric, samples, rows)
             summary.paired.append(_difference(name, metric, contrast))
@@ -90,58 +88,63 @@ def _summary(
     *,
     side: Side,
 ) -> Summary:
-    from negbench.stats import mean_summary, set_summary
-    from negbench.stats.functional import prompt_index
+    from negbench.stats import mean_summary, share_summary
 
     prompts = [sample.prompt for sample in samples]
     if isinstance(metric, SetMetric):
-        data = _rows(rows[name], samples, side)
-        index, sizes = prompt_index(prompts)
-        value = metric.value(data)
-        deleted = metric.delete_one_group(data, index) if len(sizes) > 1 else sizes * 0 + value
-        return set_summary(value, deleted, sizes, log=metric.log_scale)
-    assert isinstance(metric, ImageMetric)
-    return mean_summary(_values(name, samples, side), prompts)
+        return metric.summary(_rows(rows[name], samples, side), prompts)
+    values = _values(name, samples, side)
+    return (
+        share_summary(values, prompts) if metric.unit == "share" else mean_summary(values, prompts)
+    )
 
 
 def _contrast(
     name: str, metric: Metric, samples: Sequence[Sample], rows: Mapping[str, FeatureStore]
 ) -> Contrast:
-    from negbench.stats import paired_contrast, set_contrast
-    from negbench.stats.functional import prompt_index
+    from negbench.stats import paired_contrast
 
     prompts = [sample.prompt for sample in samples]
-    if not isinstance(metric, SetMetric):
-        return paired_contrast(
-            _values(name, samples, "treated"), _values(name, samples, "twin"), prompts
-        )
-    treated = _rows(rows[name], samples, "treated")
-    twins = _rows(rows[name], samples, "twin")
-    index, sizes = prompt_index(prompts)
-    values = metric.value(treated), metric.value(twins)
-    if len(sizes) < 2:
-        return set_contrast(*values, sizes * 0 + values[0], sizes * 0 + values[1], sizes)
-    return set_contrast(
-        *values,
-        metric.delete_one_group(treated, index),
-        metric.delete_one_group(twins, index),
-        sizes,
-        p=metric.swap_p(treated, twins, prompts),
-    )
+    sides: tuple[Side, Side] = ("treated", "twin")
+    if isinstance(metric, SetMetric):
+        treated, twins = (_rows(rows[name], samples, side) for side in sides)
+        return metric.contrast(treated, twins, prompts)
+    scores, baseline = (_values(name, samples, side) for side in sides)
+    return paired_contrast(scores, baseline, prompts)
 
 
-def _estimate(name: str, metric: Metric, summary: Summary) -> Estimate:
+def _estimate(
+    name: str,
+    metric: Metric,
+    samples: Sequence[Sample],
+    rows: Mapping[str, FeatureStore],
+    *,
+    side: Side,
+) -> Estimate:
+    summary = _summary(name, metric, samples, rows, side=side)
+    customary: Mapping[str, float] = {}
+    if isinstance(metric, SetMetric):
+        customary = metric.customary(_rows(rows[name], samples, side))
     return Estimate(
         metric=name,
         value=summary.value,
-        ci95=summary.ci95,
+        ci95=_within(metric, summary.ci95),
         n_scored=summary.n_scored,
         n_unscored=summary.n_unscored,
         n_prompts=summary.n_prompts,
         higher_is_better=metric.higher_is_better,
         unit=metric.unit,
         note=summary.note,
+        customary=dict(customary),
     )
+
+
+def _within(metric: Metric, ci95: tuple[float, float] | None) -> tuple[float, float] | None:
+    """An interval cut to the values that the metric can have."""
+    if ci95 is None or metric.bounds is None:
+        return ci95
+    low, high = metric.bounds
+    return max(ci95[0], low), min(ci95[1], high)
 
 
 def _difference(name: str, metric: Metric, contrast: Contrast) -> PairedDifference:

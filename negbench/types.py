@@ -190,7 +190,10 @@ class Score(BaseModel):
 
 
 class Estimate(BaseModel):
-    """A headline number: value with a 95 % interval, how many were scored, unit and direction."""
+    """A headline number: value with a 95 % interval, how many were scored, unit and direction.
+
+    `customary` has numbers that people are used to see beside it, without an interval.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -203,6 +206,7 @@ class Estimate(BaseModel):
     higher_is_better: bool | None
     unit: str
     note: str | None = None
+    customary: dict[str, float] = Field(default_factory=dict)
 
 
 class PairedDifference(BaseModel):

@@ -102,9 +102,9 @@ def test_a_run_ends_with_a_record_on_disk(tmp_path, prompts):
     assert len(frame) == 16
     assert frame["brightness"].mean() == pytest.approx(record.estimates[3].value)
     delta = (frame["brightness"] - frame["twin_brightness"]).mean()
-    assert record.paired[1].delta == pytest.approx(delta) or record.paired[0].delta == pytest.approx(
-        delta
-    )
+    assert record.paired[1].delta == pytest.approx(delta) or record.paired[
+        0
+    ].delta == pytest.approx(delta)
 
 
 def test_the_same_command_again_draws_nothing_and_touches_no_generator(tmp_path, prompts):
@@ -128,6 +128,16 @@ def test_a_metric_that_joins_later_draws_no_image_again(tmp_path, prompts):
     [record] = evaluate(later)
     [fresh] = evaluate(plan(tmp_path, prompts, out=tmp_path / "other", cache=tmp_path / "c2"))
     assert essence(record)[3:] == essence(fresh)[3:]
+    assert [s["images_drawn"] for s in record.provenance["sessions"]] == [32, 0]
+
+
+def test_a_run_with_fewer_metrics_keeps_the_other_columns(tmp_path, prompts):
+    [whole] = evaluate(plan(tmp_path, prompts))
+    (whole.folder / "run.json").unlink()
+    evaluate(plan(tmp_path, prompts))
+    [few] = evaluate(plan(tmp_path, prompts, metrics=["ssim"]))
+    assert set(few.metrics) == set(whole.metrics)
+    assert essence(few)[3:] == essence(whole)[3:]
 
 
 def test_methods_share_twins_and_equal_requests(tmp_path, prompts):

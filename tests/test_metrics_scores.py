@@ -85,24 +85,21 @@ def test_inception_score_of_certain_and_varied_answers_is_the_number_of_classes(
     assert metric.log_value(np.eye(7, dtype=np.float32)) == pytest.approx(math.log(7))
 
 
-def test_deleting_a_group_equals_computing_without_it():
-    rows, metric = rows_of(logits(50)), InceptionScore()
-    groups = np.random.default_rng(1).integers(0, 9, 50)
-    wanted = [metric.value(rows[groups != g]) for g in np.unique(groups)]
-    np.testing.assert_allclose(metric.delete_one_group(rows, groups), wanted, rtol=1e-12)
-
-
-def test_the_swap_test_equals_the_one_over_rows():
+def test_interval_and_test_equal_those_over_whole_sets_of_rows():
     from negbench.metrics.base import SetMetric
 
     rows, twins = rows_of(logits(40)), rows_of(logits(40, seed=1) * 0.7)
     prompts = [f"prompt {i % 8}" for i in range(40)]
     metric = InceptionScore()
-    fast = metric.swap_p(rows, twins, prompts)
-    slow = SetMetric.swap_p(metric, rows, twins, prompts)
-    assert 0 < fast < 1
-    assert fast == pytest.approx(slow, abs=0.05)
-    assert metric.swap_p(rows, rows, prompts) == 1
+    fast, slow = (cls.contrast(metric, rows, twins, prompts) for cls in (InceptionScore, SetMetric))
+    assert fast.delta == pytest.approx(slow.delta)
+    assert fast.ci95 == pytest.approx(slow.ci95)
+    assert fast.p == pytest.approx(slow.p, abs=0.05)
+    assert metric.contrast(rows, rows, prompts).p == 1
+    # made on the logarithm, so it differs a little from the interval on the score itself
+    fast, slow = (cls.summary(metric, rows, prompts) for cls in (InceptionScore, SetMetric))
+    assert fast.value == pytest.approx(slow.value)
+    assert fast.ci95 == pytest.approx(slow.ci95, rel=0.05)
 
 
 def test_probabilities_of_large_logits_are_exact():

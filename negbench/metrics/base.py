@@ -10,13 +10,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from negbench.types import Case, Ref, Score
+
+if TYPE_CHECKING:
+    from negbench.stats import Contrast, Summary
 
 Pixels = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
@@ -164,13 +167,7 @@ class SetMetric(Metric):
 
     The set value is a function of per-image rows, so intervals and paired differences can leave
     out one prompt at a time without another pass of any network.
-
-    Attributes:
-        log_scale: True if the value is positive and intervals and paired differences are to be
-            made on its logarithm.
     """
-
-    log_scale: ClassVar[bool] = False
 
     @abstractmethod
     def rows(self, items: Sequence[Item]) -> Features:
@@ -184,26 +181,22 @@ class SetMetric(Metric):
     def value(self, rows: Features) -> float:
         """The set's value from its rows, (n, d)."""
 
-    def delete_one_group(
-        self, rows: Features, groups: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float64]:
-        """`value` with each group of rows left out in turn, float64 (number of groups,).
+    def summary(self, rows: Features, prompts: Sequence[str]) -> Summary:
+        """The value with its interval by prompt, from rows (n, d).
 
-        Groups come in ascending order of their numbers, at least two of them. Subclasses whose
-        value follows from sums override this with something linear in n.
+        Subclasses whose value follows from sums override this and `contrast` with something
+        faster, or with an interval on another scale.
         """
-        kept = [self.value(rows[groups != group]) for group in np.unique(groups)]
-        return np.asarray(kept, dtype=np.float64)
+        from negbench.stats.functional import rows_summary
+
+        return rows_summary(rows, prompts, self.value)
+
+    def contrast(self, rows: Features, twins: Features, prompts: Sequence[str]) -> Contrast:
+        """Images minus twins, with interval and test by prompt, from rows (n, d) of both."""
+        from negbench.stats.functional import rows_contrast
+
+        return rows_contrast(rows, twins, prompts, self.value)
 
     def customary(self, rows: Features) -> Mapping[str, float]:
         """Numbers that people are used to see beside the value, by name, without an interval."""
         return {}
-
-    def swap_p(self, rows: Features, twins: Features, prompts: Sequence[str]) -> float:
-        """Two-sided p of exchanging images and twins by prompt, from rows (n, d) of both.
-
-        Subclasses whose value follows from sums override this with something faster.
-        """
-        from negbench.stats import swap_test_of_rows
-
-        return swap_test_of_rows(rows, twins, prompts, self.value)

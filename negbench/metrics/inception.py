@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from negbench.errors import DataError
 from negbench.metrics import networks
 from negbench.metrics.base import Features, Item, Network, SetMetric
+
+if TYPE_CHECKING:
+    from negbench.stats import Contrast, Summary
 
 
 def probabilities(logits: npt.NDArray[np.floating]) -> Features:
@@ -37,7 +40,6 @@ class InceptionScore(SetMetric):
     In natural scale, from 1 to the number of classes; higher is better.
     """
 
-    log_scale: ClassVar[bool] = True
     bounds: ClassVar[tuple[float, float] | None] = (1.0, math.inf)
     network_fields: ClassVar[tuple[str, ...]] = ("network",)
 
@@ -85,27 +87,17 @@ class InceptionScore(SetMetric):
         """IS of probabilities (n, classes); NaN without images."""
         return math.exp(self.log_value(rows))
 
-    def delete_one_group(
-        self, rows: Features, groups: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float64]:
-        """IS with each group left out in turn, from sums: linear in the number of images."""
-        from negbench.stats.functional import leave_one_out, totals_by_prompt
-        from negbench.stats.inception import inception_terms, log_inception
+    def summary(self, rows: Features, prompts: Sequence[str]) -> Summary:
+        """IS with a jackknife interval by prompt made on its logarithm."""
+        from negbench.stats import inception_summary
 
-        _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-        totals = totals_by_prompt(inception_terms(rows), index, len(sizes))
-        return np.exp(leave_one_out(totals, sizes.astype(np.float64), log_inception))
+        return inception_summary(rows, prompts)
 
-    def swap_p(self, rows: Features, twins: Features, prompts: Sequence[str]) -> float:
-        """Two-sided p of exchanging images and twins by prompt, on the difference of log IS."""
-        from negbench.stats.functional import prompt_index, swap_test, totals_by_prompt
-        from negbench.stats.inception import inception_terms, log_inception
+    def contrast(self, rows: Features, twins: Features, prompts: Sequence[str]) -> Contrast:
+        """Difference of IS at equal n; p of exchanging images and twins by prompt."""
+        from negbench.stats import inception_contrast
 
-        index, sizes = prompt_index(prompts)
-        first, second = (
-            totals_by_prompt(inception_terms(side), index, len(sizes)) for side in (rows, twins)
-        )
-        return swap_test(first, second, float(sizes.sum()), log_inception)
+        return inception_contrast(rows, twins, prompts)
 
     def customary(self, rows: Features) -> Mapping[str, float]:
         """Mean and deviation over ten shuffled parts, as torch-fidelity makes them.

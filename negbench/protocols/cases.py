@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from negbench.database.load import load_db
 from negbench.errors import DataError, MissingError
 from negbench.methods.base import Pair
 from negbench.protocols.benchmark import Benchmark
@@ -39,6 +38,8 @@ class DbTraining:
     def pairs(self) -> Sequence[Pair]:
         """All training pairs, in the order of their ids."""
         if self._pairs is None:
+            from negbench.database.load import load_db
+
             frame = load_db(self._source, split="train")
             rows = frame.select("id", "prompt", "negative").sort("id").iter_rows()
             self._pairs = tuple(
@@ -74,6 +75,8 @@ def load_cases(
     if prompts is not None:
         cases = read_prompts(prompts)
     else:
+        from negbench.database.load import load_db
+
         try:
             frame = load_db(source, split=benchmark.data.split)
         except MissingError as error:

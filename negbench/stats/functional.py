@@ -230,3 +230,56 @@ def swap_test_of_rows(
         distance(rng.integers(0, 2, size=len(sizes)).astype(bool)) >= limit for _ in range(draws)
     )
     return (extreme + 1) / (draws + 1)
+
+
+def rows_summary(
+    rows: npt.NDArray[np.floating],
+    prompts: Sequence[str],
+    value: Callable[[npt.NDArray[np.floating]], float],
+) -> Summary:
+    """`set_summary` for any set metric, by calling `value` without each prompt: slow but general.
+
+    Args:
+        rows: one row an image, (n, d).
+        prompts: the prompt of each image.
+        value: the metric of a set of rows.
+    """
+    index, sizes = prompt_index(prompts)
+    return set_summary(value(rows), _without_each(rows, index, len(sizes), value), sizes)
+
+
+def rows_contrast(
+    method: npt.NDArray[np.floating],
+    baseline: npt.NDArray[np.floating],
+    prompts: Sequence[str],
+    value: Callable[[npt.NDArray[np.floating]], float],
+) -> Contrast:
+    """`set_contrast` for any set metric, with `swap_test_of_rows`.
+
+    Args:
+        method: one row an image of the method, (n, d).
+        baseline: one row a twin, same order.
+        prompts: the prompt of each pair.
+        value: the metric of a set of rows.
+    """
+    index, sizes = prompt_index(prompts)
+    count = len(sizes)
+    return set_contrast(
+        value(method),
+        value(baseline),
+        _without_each(method, index, count, value),
+        _without_each(baseline, index, count, value),
+        sizes,
+        p=swap_test_of_rows(method, baseline, prompts, value) if count > 1 else None,
+    )
+
+
+def _without_each(
+    rows: npt.NDArray[np.floating],
+    index: npt.NDArray[np.int64],
+    prompts: int,
+    value: Callable[[npt.NDArray[np.floating]], float],
+) -> Array:
+    if prompts < 2:
+        return np.empty(0)
+    return np.asarray([value(rows[index != i]) for i in range(prompts)], dtype=np.float64)

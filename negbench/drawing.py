@@ -1,0 +1,121 @@
+"""Drawing: the images that no store has, each once, for all methods together."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from negbench import __version__
+from negbench.errors import NegbenchError, PluginError, RecordError, one_line
+from negbench.files import write_json
+from negbench.plan import Resolved
+from negbench.progress import Progress
+from negbench.store import ImageStore, StoredImage
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of what took part; not part of any identity."""
+    names = ("torch", "diffusers", "transformers", "open-clip-torch", "torchmetrics", "numpy")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return {
+        "negbench": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "versions": versions,
+    }
+
+
+class Drawing:
+    """Draws the images that no store has, each once, for all jobs together."""
+
+    def __init__(self, resolved: Resolved) -> None:
+        self.resolved = resolved
+        self.store = ImageStore(resolved.cache)
+        self.requests = resolved.requests()
+        self.stored: dict[str, StoredImage] = {}
+        self.n_drawn = 0
+        self.n_evaluations = 0
+
+    def draw(self, needed: Iterable[str], *, progress: Progress) -> None:
+        """Draw those of the keys that the store does not have.
+
+        Raises:
+            NegbenchError: the generator failed or the disk is full; what was drawn is kept.
+        """
+        missing = []
+        for key in dict.fromkeys(needed):
+            stored = self.store.get(key)
+            if stored is None:
+                missing.append(key)
+            else:
+                self.stored[key] = stored
+        if missing:
+            started = time.monotonic()
+            with progress("drawing", len(missing)) as bar:
+                for _ in self._drawn(missing):
+                    bar.update()
+            self._keep_rate(time.monotonic() - started)
+
+    def _keep_rate(self, seconds: float) -> None:
+        """Remember seconds an evaluation, for forecasts."""
+        if self.n_evaluations:
+            rates = self.resolved.rates()
+            rates[self.resolved.generator.ref().digest()] = seconds / self.n_evaluations
+            write_json(self.resolved.cache / "rates.json", rates)
+
+    def _drawn(self, keys: Sequence[str]) -> Iterator[StoredImage]:
+        generator = self.resolved.generator
+        waiting = dict.fromkeys(keys)
+        about = {**provenance(), "generator": generator.describe()}
+        try:
+            for drawn in generator.draw([self.requests[key] for key in keys]):
+                if drawn.key not in waiting:
+                    raise PluginError(
+                        f"generator {generator.ref().name} gave an image nobody asked for"
+                    )
+                del waiting[drawn.key]
+                stored = self.store.put(drawn, self.requests[drawn.key], provenance=about)
+                self.stored[drawn.key] = stored
+                self.n_drawn += 1
+                self.n_evaluations += drawn.evaluations
+                yield stored
+        except (NegbenchError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"generator {generator.ref().name} failed after {self.n_drawn} images: "
+                f"{type(error).__name__}: {one_line(str(error), limit=300)} "
+                "(what was drawn is kept; the same command goes on)"
+            ) from error
+        if waiting:
+            raise PluginError(
+                f"generator {generator.ref().name} left out {len(waiting)} of {len(keys)} images"
+            )
+
+    def pixels(self, key: str) -> npt.NDArray[np.uint8]:
+        """Pixels of an image; one that was altered on disk is drawn again."""
+        pixels = self.store.load(self.stored[key])
+        if pixels is None:
+            before = self.stored[key].image
+            self.store.discard(key)
+            list(self._drawn([key]))
+            pixels = self.store.load(self.stored[key])
+            if pixels is None or self.stored[key].image != before:
+                self.stored[key] = self.store.get(key) or self.stored[key]
+            if pixels is None:
+                raise RecordError(
+                    f"image {self.store.png_path(key)} cannot be read back; check the disk"
+                )
+        return pixels
