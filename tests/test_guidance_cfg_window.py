@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -88,7 +90,7 @@ def test_window_counts_model_calls_half_open():
 def test_fractions_part_the_schedule_without_gaps(total):
     cuts = [0, 0.1, 0.2, 1 / 3, 0.5, 0.7, 0.9, 1]
     calls = []
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in itertools.pairwise(cuts):
         calls += window(start=start, stop=stop, unit="fraction").calls(total)
     assert calls == list(range(total))
     assert list(window(start=0.1, unit="fraction").calls(30)) == list(range(3, 30))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-WORDS = [
-    *"a an the of with in on house professor hat glasses red blue old snow fog sketch tree".split(),
-    *"blurry noisy low quality watermark cropped cat dog car rusty steam cup night , .".split(),
-]
+TEXT = """
+a an the of with in on house professor hat glasses red blue old snow fog sketch tree
+blurry noisy low quality watermark cropped cat dog car rusty steam cup night , .
+"""
+WORDS = TEXT.split()
 CONTEXT = 12
 
 
@@ -35,7 +36,7 @@ def word_tokenizer():
 
 
 def write_clip_tokenizer(folder: Path) -> int:
-    """CLIP's own kind of tokenizer, byte pairs without merges; returns the size of its vocabulary."""
+    """CLIP's own kind of tokenizer, byte pairs without merges; returns its vocabulary's size."""
     from transformers import CLIPTokenizer
 
     letters = [*"abcdefghijklmnopqrstuvwxyz,.0123456789"]
