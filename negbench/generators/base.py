@@ -45,7 +45,10 @@ class Drawn:
 
 
 class Generator(ABC):
-    """Draws images. Built while planning; loads heavy parts on the first `draw`."""
+    """Draws images. Built while planning; loads heavy parts on the first `draw`.
+
+    A plug-in is built as ``cls(config, options=options)`` with its own `Config` and `RunOptions`.
+    """
 
     version: ClassVar[int] = 1
 
