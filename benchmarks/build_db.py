@@ -14,14 +14,11 @@ datasets ftfy py3langid polars pyarrow``.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
 import resource
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from pathlib import Path

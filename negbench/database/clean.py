@@ -44,6 +44,7 @@ class CleanText:
     parsed: Parsed
     masked: tuple[str, ...]
     changes: tuple[str, ...]
+    names: frozenset[str]
 
 
 @dataclass
@@ -70,8 +71,9 @@ def clean_text(raw: str) -> CleanText:
     text = fix_unicode(raw)
     if text != raw:
         changes.append("unicode")
-    masked_raw, _ = mask_personal(raw)
+    same = text == raw
     text, masked = mask_personal(text)
+    masked_raw = text if same else mask_personal(raw)[0]
     if masked:
         changes.append("masked")
     parsed = parse_tags(text)
@@ -79,7 +81,8 @@ def clean_text(raw: str) -> CleanText:
         changes.append("networks")
     if parsed.weighted:
         changes.append("weights")
-    return CleanText(masked_raw, parsed, masked, tuple(changes))
+    names = frozenset(tag.text for tag in parsed.tags)
+    return CleanText(masked_raw, parsed, masked, tuple(changes), names)
 
 
 def clean_frame(raw: pl.DataFrame, rules: Rules, cache: TextCache | None = None) -> pl.DataFrame:
@@ -147,16 +150,11 @@ def clean_frame(raw: pl.DataFrame, rules: Rules, cache: TextCache | None = None)
 def _cut(text: str | None) -> CleanText:
     """A text that is too long to clean; only its beginning is kept, for the excluded."""
     raw, _ = mask_personal((text or "")[:CUT].encode("utf-8", "replace").decode("utf-8"))
-    return CleanText(raw, Parsed("", (), (), False), (), ())
+    return CleanText(raw, Parsed("", (), (), weighted=False), (), (), frozenset())
 
 
 def _both(left: CleanText, right: CleanText) -> list[str]:
-    wanted = {tag.text for tag in left.parsed.tags}
-    seen: dict[str, None] = {}
-    for tag in right.parsed.tags:
-        if tag.text in wanted:
-            seen.setdefault(tag.text, None)
-    return list(seen)
+    return sorted(left.names & right.names)
 
 
 def _changes(left: CleanText, right: CleanText, *, mended: bool) -> list[str]:
@@ -174,9 +172,8 @@ def _tags(texts: list[CleanText]) -> pa.Array:
     names: list[str] = []
     weights: list[float] = []
     for text in texts:
-        for tag in text.parsed.tags:
-            names.append(tag.text)
-            weights.append(tag.weight)
+        names += [tag.text for tag in text.parsed.tags]
+        weights += [tag.weight for tag in text.parsed.tags]
         offsets.append(len(names))
     values = pa.StructArray.from_arrays(
         [pa.array(names, pa.large_string()), pa.array(weights, pa.float32())], ["tag", "weight"]

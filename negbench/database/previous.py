@@ -83,7 +83,7 @@ def apply_list(rows: RowTable, lists: Mapping[str, Iterable[str]], *, firm: bool
 
     Args:
         rows: all rows.
-        lists: split -> ids; other names are left aside.
+        lists: split -> ids; ids under ``capped`` are kept out; other names are left aside.
         firm: nothing may exclude these rows (a frozen list), or the leak check and the cap may
             (splits that a source came with).
 
@@ -93,7 +93,8 @@ def apply_list(rows: RowTable, lists: Mapping[str, Iterable[str]], *, firm: bool
     import numpy as np
 
     known: dict[tuple[int, int], int] = {}
-    for index, split in enumerate(SPLITS):
+    barred = len(SPLITS)
+    for index, split in enumerate((*SPLITS, "capped")):
         for text in lists.get(split, ()):
             try:
                 known[int(text[:16], 16), int(text[16:32], 16)] = index
@@ -102,7 +103,9 @@ def apply_list(rows: RowTable, lists: Mapping[str, Iterable[str]], *, firm: bool
     found = 0
     for row in np.flatnonzero(rows.alive & (rows.prior < 0)):
         split_index = known.get((int(rows.ids[row, 0]), int(rows.ids[row, 1])))
-        if split_index is not None:
+        if split_index == barred:
+            rows.barred[row] = True
+        elif split_index is not None:
             rows.prior[row] = split_index
             rows.firm[row] = firm
             found += 1

@@ -114,6 +114,7 @@ class RowTable:
         set_key: hash of the prompt's set.
         prior: split that is given to a row, -1 where the rule decides.
         firm: rows of frozen lists and previous data sets, which nothing excludes.
+        barred: rows that a frozen list keeps out, because a cap once did.
         starts: first row of each shard, and n.
     """
 
@@ -124,6 +125,7 @@ class RowTable:
     set_key: NDArray[np.uint64]
     prior: NDArray[np.int8]
     firm: NDArray[np.bool_]
+    barred: NDArray[np.bool_]
     starts: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -155,11 +157,18 @@ def load_rows(shards: Iterable[CleanShard]) -> RowTable:
                 parts[name].append(data[name])
             lengths.append(len(data["alive"]))
     if len(lengths) == 1:
-        empty = np.zeros(0, np.uint64)
-        return RowTable(np.zeros((0, 2), np.uint64), np.zeros(0, bool), empty, empty, empty,
-                        np.zeros(0, np.int8), np.zeros(0, bool), np.zeros(1, np.int64))  # fmt: skip
+        empty, no = np.zeros(0, np.uint64), np.zeros(0, bool)
+        return RowTable(
+            ids=np.zeros((0, 2), np.uint64), alive=no, pair=empty, negative=empty, set_key=empty,
+            prior=np.zeros(0, np.int8), firm=no, barred=no, starts=np.zeros(1, np.int64),
+        )  # fmt: skip
     joined = {name: np.concatenate(parts[name]) for name in names}
-    return RowTable(**joined, firm=joined["prior"] >= 0, starts=np.cumsum(lengths).astype(np.int64))
+    return RowTable(
+        **joined,
+        firm=joined["prior"] >= 0,
+        barred=np.zeros(len(joined["alive"]), bool),
+        starts=np.cumsum(lengths).astype(np.int64),
+    )
 
 
 def load_sets(shards: Iterable[CleanShard], wanted: NDArray[np.uint64]) -> Sets:

@@ -236,6 +236,8 @@ def _cap(rows: RowTable, decision: Decision, rules: SplitRules) -> None:
     """At most so many rows of validation, and of test, share one negative prompt."""
     import numpy as np
 
+    barred = rows.barred & (decision.split >= 0) & (decision.split < EXCLUDED)
+    _exclude(decision, np.flatnonzero(barred), 4, -1)
     for split in (VALIDATION, TEST):
         chosen = np.flatnonzero(decision.split == split)
         if not len(chosen):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 
 ROUND = 1.1
@@ -31,6 +32,7 @@ KNOWN_EMBEDDINGS = frozenset(
     (files("negbench.database") / "embeddings.txt").read_text(encoding="utf-8").split()
 )
 """Names of textual inversions that stand bare in negative prompts, lower case."""
+_EMBEDDING_TAGS = KNOWN_EMBEDDINGS | {name.replace("_", " ") for name in KNOWN_EMBEDDINGS}
 
 _SPECIAL = re.compile(
     r"\\[()\[\]{}\\|:]"  # an escaped sign
@@ -44,6 +46,7 @@ _BARE_WEIGHT = re.compile(r"\s*:\s*([0-2]\.\d{1,3})\s*$")
 _BARE_IN_PLAIN = re.compile(r"(?<=\w)\s*:\s*[0-2]\.\d{1,3}(?=\s*(?:[,，)]|$))")
 _AND_WEIGHT = re.compile(r":\s*(-?\d*\.?\d+)\s*$")
 _SPACES = re.compile(r"\s+")
+_SEPARATORS = re.compile(r"[,\n，、；]")
 _COMMAS = frozenset(",\n，、；")
 
 
@@ -99,8 +102,8 @@ def parse_tags(text: str) -> Parsed:
     tags = _tags(spans)
     kept: list[Tag] = []
     for tag in tags:
-        name = tag.text.replace(" ", "_")
-        if name in KNOWN_EMBEDDINGS or name.replace("_", "-") in KNOWN_EMBEDDINGS:
+        if tag.text in _EMBEDDING_TAGS:
+            name = tag.text.replace(" ", "_")
             networks.append(Network("embedding", name, tag.weight))
         else:
             kept.append(tag)
@@ -246,6 +249,8 @@ def _schedule(spans: list[_Span], weights: list[float], start: int) -> bool:
 
 def _tags(spans: list[_Span]) -> list[Tag]:
     """Split at commas and line breaks, but not in quotes nor within escaped brackets."""
+    if len(spans) == 1 and spans[0].weight == 1.0 and '"' not in spans[0].text:
+        return _simple_tags(spans[0].text)
     tags: list[Tag] = []
     parts: list[str] = []
     mass = total = 0.0
@@ -283,7 +288,7 @@ def _tags(spans: list[_Span]) -> list[Tag]:
             take(span.text, span.weight)
             continue
         if depth == 0 and not quoted and '"' not in span.text:
-            pieces = re.split(r"[,\n，、；]", span.text)
+            pieces = _SEPARATORS.split(span.text)
             for index, piece in enumerate(pieces):
                 if index:
                     flush()
@@ -304,12 +309,28 @@ def _tags(spans: list[_Span]) -> list[Tag]:
     return tags
 
 
+@lru_cache(maxsize=200_000)
 def tag_text(text: str) -> str:
     """A tag as it is compared: lower case, spaces for underscores (but not in faces as ``^_^``)."""
-    text = _SPACES.sub(" ", text).strip(" .;:")
+    text = " ".join(text.split()).strip(" .;:")
     if "_" in text and len(text) > 3:
         text = text.replace("_", " ").strip()
     return text.lower()
+
+
+def _simple_tags(text: str) -> list[Tag]:
+    """Tags of a text without quotes and brackets, all of weight 1 but for a bare ``tag:1.2``."""
+    tags: list[Tag] = []
+    for piece in _SEPARATORS.split(text):
+        weight = 1.0
+        if ":" in piece and (bare := _BARE_WEIGHT.search(piece)):
+            weight = round(float(bare.group(1)), 4)
+            name = tag_text(piece[: bare.start()])
+        else:
+            name = tag_text(piece)
+        if name:
+            tags.append(Tag(name, weight))
+    return tags[:MAX_TAGS]
 
 
 def _plain(text: str) -> str:

@@ -24,6 +24,7 @@ _PHONE = re.compile(
     r")(?![\w])",
     re.IGNORECASE,
 )
+_DIGITS = re.compile(r"\d\d[\d ().\-]{5}")
 _HANDLE = re.compile(r"(?<![\w@.:;=\\/>^])@[A-Za-z][\w.]{2,29}(?![\w@])")  # fmt: skip
 _SOCIAL = re.compile(
     r"\b(?:https?://)?(?:www\.)?(?:instagram|twitter|x|facebook|tiktok|patreon|t|deviantart"
@@ -79,7 +80,7 @@ def mask_personal(text: str) -> tuple[str, tuple[str, ...]]:
             if "handle" not in kinds:
                 kinds.append("handle")
             text = masked
-    if _PHONE.search(text):
+    if _DIGITS.search(text) and _PHONE.search(text):
         text = _PHONE.sub(PHONE, text)
         kinds.append("phone")
     return text, tuple(kinds)

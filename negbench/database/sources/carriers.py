@@ -284,7 +284,8 @@ def decode_user_comment(data: bytes) -> str:
     if code.startswith(b"ASCII"):
         return _decode_plain(body)
     if code.startswith(b"JIS"):
-        return _best(body, ("iso2022_jp", "shift_jis", "euc_jp", "utf-8"))
+        escaped = ("iso2022_jp",) if b"\x1b" in body else ()
+        return _best(body, escaped or ("shift_jis", "euc_jp", "utf-8"))
     if code == b"\0" * 8:
         return _best(body, ("utf-8", "utf-16-be", "utf-16-le"))
     return _best(data, ("utf-8", "utf-16-be", "utf-16-le"))

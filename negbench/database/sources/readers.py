@@ -74,11 +74,45 @@ def _unpacked(path: Path, head: bytes) -> IO[bytes]:
     if head[:2] == b"\x1f\x8b":
         return cast("IO[bytes]", gzip.open(path, "rb"))
     if head[:4] == b"\x28\xb5\x2f\xfd":
+        return cast("IO[bytes]", _Zstd(path))
+    return path.open("rb")
+
+
+class _Zstd:
+    """A zstd file that notices when it ends too early (the library's own reader does not)."""
+
+    def __init__(self, path: Path) -> None:
         import zstandard
 
-        stream: IO[bytes] = zstandard.open(path, "rb")
-        return stream
-    return path.open("rb")
+        self._file = path.open("rb")
+        self._new = zstandard.ZstdDecompressor().decompressobj
+        self._frame = self._new()
+        self._left = b""
+        self._fresh = True
+
+    def __enter__(self) -> _Zstd:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._file.close()
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; EOFError where the file is cut off."""
+        while not self._left:
+            packed = self._file.read(2**14)
+            if not packed:
+                if not self._fresh:
+                    raise EOFError("zstd frame is cut off")
+                return b""
+            while packed:
+                self._fresh = False
+                self._left += self._frame.decompress(packed)
+                packed = b""
+                if self._frame.eof:
+                    packed = self._frame.unused_data
+                    self._frame, self._fresh = self._new(), True
+        data, self._left = self._left[:size], self._left[size:]
+        return data
 
 
 class _Guard(io.RawIOBase):
