@@ -150,8 +150,8 @@ def told(stage, done, total):
         now = time.perf_counter()
         if last[0]: marks[last[0]] = round(now - last[1], 2)
         last[:] = [stage, now]
-built = build_db(BuildConfig(sources=(f"files:{sys.argv[1]}",), out=Path(sys.argv[2]), name="bench"),
-                 workers=int(sys.argv[3]), progress=told)
+config = BuildConfig(sources=(f"files:{sys.argv[1]}",), out=Path(sys.argv[2]), name="bench")
+built = build_db(config, workers=int(sys.argv[3]), progress=told)
 marks[last[0]] = round(time.perf_counter() - last[1], 2)
 steps = {step["step"]: step for step in built.manifest["funnel"]}
 print(json.dumps({"rows": steps["read"]["in"], "after_exact": steps["duplicates"]["out"],

@@ -212,7 +212,10 @@ def test_a_list_of_ids_brings_the_splits_back(tmp_path: Path, db: Path) -> None:
     lists = db / "evaluation/v1.json"
     assert not any(word in lists.read_text() for word in ("blurry", "ugly"))
     build(tmp_path / "out", f"files:{tmp_path}/rows.jsonl", name="again", evaluation=lists)
-    assert splits_of(tmp_path / "out") == splits_of(db)
+    again, before = splits_of(tmp_path / "out"), splits_of(db)
+    held = {key for key, split in before.items() if split != "train"}
+    assert {key for key, split in again.items() if split != "train"} == held
+    assert again == before
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(RecordError, match="evaluation ids"):
         build(tmp_path / "x", f"files:{tmp_path}/rows.jsonl", evaluation=tmp_path / "bad.json")
@@ -315,10 +318,10 @@ def test_push_publishes_what_licences_allow(db: Path, tmp_path: Path) -> None:
     assert {"README.md", "manifest.json", "excluded.parquet", "sample/tags.png"} <= set(api.paths)
     with pytest.raises(ConfigError, match="org/name"):
         push_db(db, repo="name", api=api)
-    for number, license in enumerate((None, "cc-by-nd-4.0", "unknown")):
+    for number, licence in enumerate((None, "cc-by-nd-4.0", "unknown")):
         table(tmp_path / "rows.jsonl", rows(60))
         out = tmp_path / f"out{number}"
-        build_db(BuildConfig(sources=(f"files:{tmp_path}/rows.jsonl",), out=out, license=license))
+        build_db(BuildConfig(sources=(f"files:{tmp_path}/rows.jsonl",), out=out, license=licence))
         with pytest.raises(DataError, match="may not be published"):
             push_db(out, repo="org/name", api=Api())
         assert "must not be published" in next((out / "data_cards").glob("*.md")).read_text()
@@ -360,7 +363,7 @@ def test_the_commands(tmp_path: Path) -> None:
     result = runner.invoke(db_app, ["read", f"files:{tmp_path}/x.jsonl", "--jsonl"])
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [sorted(line) for line in lines[1:]] == [
-        ["negative", "prompt", "settings", "source", "source_id"], ["reason", "source", "source_id"],
+        ["negative", "prompt", "settings", "source", "source_id"], ["reason", "source", "source_id"],  # noqa: E501
     ]  # fmt: skip
     assert "2 records" in result.stderr
 

@@ -78,7 +78,7 @@ def test_formats_are_told_by_content(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [("prompt", "negativePrompt"), ("full_prompt", "negative_prompt"), ("Positive Prompt", "Negative"),
+    [("prompt", "negativePrompt"), ("full_prompt", "negative_prompt"), ("Positive Prompt", "Negative"),  # noqa: E501
      ("PROMPT", "NEGATIVE_PROMPT"), ("positive", "negative"), ("text_prompt", "uc")],
 )  # fmt: skip
 def test_usual_names_are_known(tmp_path: Path, names: tuple[str, str]) -> None:
@@ -155,7 +155,7 @@ def test_a_folder_and_a_glob(tmp_path: Path) -> None:
     (tmp_path / "sub/words.txt").write_text("just\nwords\n")
     items = read(tmp_path)
     assert [i.source_id for i in items] == [
-        "a.jsonl#a1", "a.jsonl#a2", "a.jsonl#a3", "b.csv#a1", "b.csv#a2", "b.csv#a3", "sub/words.txt",
+        "a.jsonl#a1", "a.jsonl#a2", "a.jsonl#a3", "b.csv#a1", "b.csv#a2", "b.csv#a3", "sub/words.txt",  # noqa: E501
     ]  # fmt: skip
     assert isinstance(items[-1], Skip)
     assert "not a table" in items[-1].reason

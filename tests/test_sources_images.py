@@ -259,7 +259,7 @@ def test_graphs_with_custom_nodes() -> None:
     joined = {"class_type": "StringConcatenate",
               "inputs": {"string_a": "a cat", "string_b": "b", "delimiter": ", "}}  # fmt: skip
     control = {"class_type": "ControlNetApplyAdvanced", "inputs": {
-        "positive": link("6"), "negative": link("7"), "control_net": link("x"), "strength": 1.0}}  # fmt: skip
+        "positive": link("6"), "negative": link("7"), "control_net": link("x"), "strength": 1.0}}  # fmt: skip  # noqa: E501
     cases = [
         (graph(link("20"), N, **{"20": text}), (P, N)),
         (graph(link("20"), N, **{"20": joined}), ("a cat, b", N)),
@@ -300,7 +300,7 @@ def test_graphs_with_custom_nodes() -> None:
 
 def test_graphs_that_run_in_circles_end() -> None:
     circle = graph(link("20"), N, **{"20": {"class_type": "Text", "inputs": {"text": link("21")}},
-                                     "21": {"class_type": "Text", "inputs": {"text": link("20")}}})  # fmt: skip
+                                     "21": {"class_type": "Text", "inputs": {"text": link("20")}}})  # fmt: skip  # noqa: E501
     found = read_graph(graph_of(circle))
     assert found is not None
     assert found.negative == N

@@ -24,7 +24,7 @@ from negbench.database.previous import Previous, apply_list, carry_over, open_pr
 from negbench.database.rows import SPLITS, CleanShard, clean_shard, load_rows
 from negbench.database.schema import SCHEMA_VERSION
 from negbench.database.sources import Options, open_source
-from negbench.database.split import RULE, Decision, SplitRules, decide, describe
+from negbench.database.split import CAPPED, RULE, Decision, SplitRules, decide, describe
 from negbench.database.stats import compute_stats
 from negbench.database.write import write_rows
 from negbench.errors import DataError, NegbenchError, StorageError
@@ -119,8 +119,12 @@ def _build(
             f"no row is left of {funnel.read} read: {'; '.join(worst[:4]) or 'nothing was read'}"
         )
     version = _evaluation_version(previous, evaluation, config)
+    capped = sorted(
+        rows.hex_id(int(row))
+        for row in (decision.reason == decision.reasons.index(CAPPED)).nonzero()[0]
+    )
     lists = _write_evaluation(
-        name, new, files, previous, evaluation, version=version, frozen=frozen
+        name, new, files, previous, evaluation, capped, version=version, frozen=frozen
     )
     licence, shareable = manifests.license_of([g.entry for g in gathered], previous)
     stats = compute_stats(new, files, show_texts=shareable)
@@ -229,7 +233,7 @@ def _evaluation_version(
 
 def _write_evaluation(
     name: str, new: Path, files: dict[str, int], previous: Previous | None,
-    evaluation: dict[str, Any] | None, *, version: int, frozen: bool,
+    evaluation: dict[str, Any] | None, capped: list[str], *, version: int, frozen: bool,
 ) -> dict[str, int]:  # fmt: skip
     """Lists of earlier versions as they are, and this version's if it is new."""
     import polars as pl
@@ -251,6 +255,7 @@ def _write_evaluation(
             lists[split] = frame["id"].to_list()
             if split == "test":
                 lists.update(draw_subsets(frame))
+        lists["capped"] = capped
         target.write_bytes(manifests.to_bytes(evaluation_json(name, version, RULE, lists)))
     for path in sorted(folder.iterdir()):
         files[f"evaluation/{path.name}"] = 0

@@ -1,6 +1,7 @@
 """Frozen evaluation lists: ids only, so that a data set without a licence can have splits too.
 
-``evaluation/v1.json`` holds the ids of validation and test and of the subsets drawn from test.
+``evaluation/v1.json`` holds the ids of validation and test, of the subsets drawn from test, and of
+rows that the cap on one negative prompt kept out.
 An id is a hash of source, source id and both raw texts, so that a list of ids proves the texts and
 gives none away. `--evaluation FILE` applies a list to a build from the source.
 """

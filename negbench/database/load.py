@@ -64,7 +64,7 @@ def _lists(folder: Path) -> dict[str, list[str]]:
 
     version = read_manifest(folder)["evaluation"]["version"]
     data = read_evaluation(folder / "evaluation" / f"v{version}.json")
-    return {name: ids for name, ids in data.items() if isinstance(ids, list)}
+    return {name: ids for name, ids in data.items() if name.startswith("quality")}
 
 
 def _miniature(split: str) -> pl.DataFrame:
