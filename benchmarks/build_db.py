@@ -14,11 +14,14 @@ datasets ftfy py3langid polars pyarrow``.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
 import resource
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -159,13 +162,21 @@ print(json.dumps({"rows": steps["read"]["in"], "after_exact": steps["duplicates"
                   "stages": marks}))
 """
 
-DATASKETCH = """
-import hashlib, json, sys
+DATASKETCH = r"""
+import hashlib, json, re, sys, unicodedata
 import datasets
 from datasketch import MinHash, MinHashLSH
 from negbench.database.clean import clean_text
 from negbench.database.language import language_of
-from negbench.database.peers import shingles, normal
+words = re.compile(r"[\u2E80-\u2FFF\u3040-\u30FF\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF]"
+                   r"|[^\W]+")
+def tokens(text):
+    return words.findall(unicodedata.normalize("NFKC", text).lower())
+def normal(text):
+    return " ".join(tokens(text))
+def shingles(text):
+    t = tokens(text)
+    return {" ".join(t[i:i + 3]) for i in range(len(t) - 2)} if len(t) >= 5 else set(t)
 source, out, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
 data = datasets.load_dataset("parquet", data_files=source, split="train",
                              cache_dir=out + "/cache")
@@ -192,6 +203,7 @@ def sign(row):
     m.update_batch([s.encode() for s in shingles(row["clean_prompt"])])
     return {"signature": m.hashvalues}
 data = data.map(sign, num_proc=workers)
+scheme = MinHash(num_perm=2).scheme
 lsh = MinHashLSH(threshold=0.8, num_perm=256)
 parent = list(range(len(data)))
 def find(i):
@@ -201,7 +213,7 @@ def find(i):
     return i
 import numpy as np
 for i, values in enumerate(data["signature"]):
-    m = MinHash(num_perm=256, hashvalues=np.array(values, dtype=np.uint64))
+    m = MinHash(num_perm=256, hashvalues=np.array(values, dtype=np.uint64), scheme=scheme)
     for j in lsh.query(m):
         a, b = find(i), find(j)
         if a != b:
@@ -217,3 +229,96 @@ data = data.remove_columns("signature").add_column("split", split)
 data.to_parquet(out + "/out.parquet")
 print(json.dumps({"rows": total, "after_exact": len(data), "clusters": len(set(roots))}))
 """
+
+
+DATATROVE = r"""
+import glob, json, os, re, sys
+import pyarrow.parquet as pq
+from datatrove.data import Document
+from datatrove.executor import LocalPipelineExecutor
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.dedup import MinhashDedupSignature
+from datatrove.pipeline.dedup.minhash import (MinhashConfig, MinhashDedupBuckets,
+    MinhashDedupCluster, MinhashDedupFilter)
+from datatrove.pipeline.writers import JsonlWriter
+from datatrove.utils.hashing import HashConfig
+source, out, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
+table = pq.ParquetFile(source)
+class Read(PipelineStep):
+    name = "rows"
+    def run(self, data=None, rank=0, world_size=1):
+        for group in range(rank, table.num_row_groups, world_size):
+            part = table.read_row_group(group, columns=["id", "prompt", "negative_prompt"])
+            for row in part.to_pylist():
+                if row["negative_prompt"]:
+                    yield Document(text=row["prompt"], id=row["id"])
+class Split:  # spaces only; the default tokenizer would be slower
+    def word_tokenize(self, text):
+        return text.split()
+def signature():
+    step = MinhashDedupSignature(output_folder=out + "/sig", config=config)
+    type(step).word_tokenizer = property(lambda self: Split(), lambda self, value: None)
+    return step
+config = MinhashConfig(n_grams=3, num_buckets=42, hashes_per_bucket=6,
+                       hash_config=HashConfig(precision=64))
+tasks = max(1, min(workers * 4, table.num_row_groups))
+def go(steps, tasks, name):
+    LocalPipelineExecutor(pipeline=steps, tasks=tasks, workers=min(workers, tasks),
+                          logging_dir=out + "/log/" + name).run()
+go([Read(), signature()], tasks, "1")
+go([MinhashDedupBuckets(input_folder=out + "/sig", output_folder=out + "/buckets",
+                        config=config)], 42, "2")
+go([MinhashDedupCluster(input_folder=out + "/buckets", output_folder=out + "/remove",
+                        config=config)], 1, "3")
+go([Read(), MinhashDedupFilter(input_folder=out + "/remove"),
+    JsonlWriter(output_folder=out + "/out")], tasks, "4")
+import gzip
+kept = sum(sum(1 for _ in gzip.open(p)) for p in glob.glob(out + "/out/*.gz"))
+print(json.dumps({"rows": table.metadata.num_rows, "clusters": kept}))
+"""
+
+
+def run(which: str, rows: Path, workers: int, python: str) -> dict[str, Any]:
+    """Run one of the three on `rows` in a folder of its own."""
+    script = {"ours": OURS, "datasets+datasketch": DATASKETCH, "datatrove": DATATROVE}[which]
+    with tempfile.TemporaryDirectory() as out:
+        command = [python, "-c", script, str(rows.resolve()), f"{out}/db", str(workers)]
+        Path(f"{out}/db").mkdir()
+        result = timed(command)
+    result["rows_per_second"] = round(result["rows"] / result["seconds"], 1)
+    print(f"{which}: {json.dumps(result)}", flush=True)
+    return result
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    maker = commands.add_parser("make")
+    maker.add_argument("--inputs", type=Path)
+    maker.add_argument("--rows", type=int, default=250_000)
+    maker.add_argument("--out", type=Path, required=True)
+    for name in ("ours", "compare"):
+        runner = commands.add_parser(name)
+        runner.add_argument("rows", type=Path)
+        runner.add_argument("--workers", type=int, default=2)
+        if name == "compare":
+            runner.add_argument("--peer-python", required=True)
+    arguments = parser.parse_args()
+    if arguments.command == "make":
+        make(arguments.inputs, arguments.rows, arguments.out)
+        return
+    ours = run("ours", arguments.rows, arguments.workers, sys.executable)
+    if arguments.command == "ours":
+        return
+    for peer in ("datasets+datasketch", "datatrove"):
+        theirs = run(peer, arguments.rows, arguments.workers, arguments.peer_python)
+        ratio = ours["rows_per_second"] / theirs["rows_per_second"]
+        print(f"ours / {peer}: {ratio:.2f} times the rows per second", flush=True)
+        for key in ("after_exact", "clusters"):
+            if key in theirs:
+                print(f"  {key}: ours {ours[key]}, theirs {theirs[key]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

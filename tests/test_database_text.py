@@ -61,6 +61,7 @@ def test_networks_leave_the_text() -> None:
         "EasyNegative, bad_prompt_version2, blurry"
     )
     assert parsed.plain == "cat, blurry"
+    assert tags("bad quality, negative hand") == [("bad quality", 1), ("negative hand", 1)]
     assert [(n.kind, n.name, n.weight) for n in parsed.networks] == [
         ("lora", "SD1.5/cloth/2b V2", 0.8),
         ("hypernetwork", "x", 0.5),

@@ -48,7 +48,7 @@ def _lengths(figure: Any, stats: dict[str, Any]) -> None:
         str(a) if b - a == 1 else (f"{a}+" if b == edges[-1] else f"{a}-{b - 1}")
         for a, b in pairwise(edges)
     ]
-    axis.set_xticks(range(len(labels)), labels)
+    axis.set_xticks(range(len(labels)), labels, fontsize=7.5)
     axis.set_xlabel("words")
     axis.set_ylabel("rows, %")
     axis.legend(frameon=False)
