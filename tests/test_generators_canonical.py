@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_pipelines import make_sd, make_sdxl
 
-from negbench.errors import ConfigError, UnknownNameError
+from negbench.errors import ConfigError, NegbenchError, UnknownNameError
 from negbench.generators.base import RunOptions
 from negbench.generators.loop import Denoiser
 from negbench.generators.resolve import resolve
@@ -213,10 +213,10 @@ def test_long_texts_are_cut_and_counted_or_chunked(folders):
 
 @pytest.mark.parametrize("scheduler", sorted(SHORT))
 def test_a_run_goes_on_from_a_copy_of_its_state(folders, scheduler):
-    generator = build(folders["sd"], scheduler=scheduler)
+    generator = build(folders["sd"], scheduler=scheduler, steps=3)
     network = generator._load()
     with torch.inference_mode():
-        lanes, texts = generator._lanes(network, mixed(generator)[:5], chunks=1)
+        lanes, texts = generator._lanes(network, mixed(generator)[:3], chunks=1)
         denoiser = Denoiser(network, generator._schedule)
         whole = denoiser.run(lanes, texts)
         state = denoiser.begin(lanes)
@@ -250,6 +250,53 @@ def test_fixed_shapes_are_really_fixed(folders):
     for handle in handles:
         handle.remove()
     assert {name: len(shapes) for name, shapes in seen.items()} == dict.fromkeys(seen, 1)
+
+
+def test_out_of_gpu_memory_halves_the_batch_and_loses_nothing(folders, monkeypatch):
+    generator = build(folders["sd"])
+    requests = mixed(generator)[:7]
+    expected = drawn(generator, requests)
+    network = generator._load()
+    real, sizes, fits = generator._draw_batch, [], 2
+
+    def scarce(network, batch, kind):
+        sizes.append(len(batch))
+        if len(batch) > fits:
+            raise torch.OutOfMemoryError
+        monkeypatch.setattr(network, "device", torch.device("cpu"))
+        result = real(network, batch, kind)
+        monkeypatch.setattr(network, "device", torch.device("cuda"))
+        return result
+
+    monkeypatch.setattr(generator, "_draw_batch", scarce)
+    monkeypatch.setattr(generator, "_batch_size", lambda network: 7)
+    monkeypatch.setattr(network, "device", torch.device("cuda"))
+    results = drawn(generator, requests)
+    assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    assert results.keys() == expected.keys()
+    for key, item in results.items():  # other shapes of calls may round otherwise
+        difference = item.pixels.astype(int) - expected[key].pixels
+        assert np.abs(difference).max() <= 1
+    assert network.rows.denoiser == 8
+
+    fits = 0
+    with pytest.raises(NegbenchError, match="not even one picture"):
+        drawn(generator, requests)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_pictures_are_close_to_the_cpu(folders):
+    cpu = build(folders["sdxl"])
+    gpu = resolve(
+        str(folders["sdxl"]),
+        params={"steps": 4, "dtype": "float32"},
+        options=RunOptions(device="cuda"),
+    )
+    assert gpu.ref() == cpu.ref()
+    requests = mixed(cpu)
+    left, right = drawn(cpu, requests), drawn(gpu, requests)
+    for key, item in left.items():
+        assert np.abs(item.pixels.astype(int) - right[key].pixels).max() <= 3
 
 
 def test_requests_of_another_generator_and_wrong_rules_are_refused(folders):

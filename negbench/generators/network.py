@@ -106,9 +106,8 @@ class Network(ABC):
             for module in (self.unet, self.vae, *self.encoders):
                 module.eval().requires_grad_(False).to(device=device, dtype=dtype)
             if rows.denoiser is not None:
-                self.vae.to(memory_format=torch.channels_last)
-                if device.type == "cuda":
-                    self.unet.to(memory_format=torch.channels_last)
+                for module in (self.unet, self.vae):
+                    module.to(memory_format=torch.channels_last)
         self._kept: OrderedDict[tuple[Text, int], Encoding] = OrderedDict()
         self._kept_bytes = 0
 
