@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from negbench import __version__
+from negbench.conformance.commands import check_plugin
 from negbench.database.commands import build_db, db_app
 from negbench.errors import NegbenchError, one_line
 from negbench.protocols.commands import score_verdicts
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command("build-db")(build_db)
 app.command("score-verdicts")(score_verdicts)
+app.command("check-plugin")(check_plugin)
 app.add_typer(db_app, name="db")
 
 Params = Annotated[

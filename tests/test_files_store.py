@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from negbench.errors import RecordError, StorageError
-from negbench.files import LineWriter, read_json, read_lines, storage_error, write_atomic, write_json
+from negbench.files import (
+    LineWriter,
+    read_json,
+    read_lines,
+    storage_error,
+    write_atomic,
+    write_json,
+)
 from negbench.generators.base import Drawn
 from negbench.store import FeatureStore, ImageStore, ScoreStore, pixel_digest, text_key
 from negbench.types import Guidance, ImageRequest, Ref, Score, Treatment

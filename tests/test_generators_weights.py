@@ -10,6 +10,7 @@ import sys
 import pytest
 from tiny_pipelines import make_sd, make_sdxl
 
+from negbench import weight_files
 from negbench.errors import ConfigError, DataError, MissingError, NegbenchError, UnknownNameError
 from negbench.generators import weights
 from negbench.generators.base import RunOptions
@@ -91,18 +92,18 @@ def flip_last_byte(path):
 
 
 def test_digest_of_a_large_file_is_remembered_until_it_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "CACHED_FROM", 8)
+    monkeypatch.setattr(weight_files, "CACHED_FROM", 8)
     path = tmp_path / "large.safetensors"
     path.write_bytes(b"0123456789")
-    first = weights.file_digest(path)
+    first = weight_files.file_digest(path)
     with monkeypatch.context() as patch:
-        patch.setattr(weights.hashlib, "file_digest", None)
-        assert weights.file_digest(path) == first
+        patch.setattr(weight_files.hashlib, "file_digest", None)
+        assert weight_files.file_digest(path) == first
     path.write_bytes(b"0123456788")
-    assert weights.file_digest(path) != first
-    for kept in (weights.default_cache() / "digests").iterdir():
+    assert weight_files.file_digest(path) != first
+    for kept in (weight_files.default_cache() / "digests").iterdir():
         kept.write_text("torn")
-    assert weights.file_digest(path) != first
+    assert weight_files.file_digest(path) != first
 
 
 def test_infinities_in_a_scheduler_config_survive_json():

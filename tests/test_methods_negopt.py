@@ -288,7 +288,7 @@ def test_prefetch_offline_says_so(monkeypatch):
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", unreachable)
-    with pytest.raises(MissingError, match="cannot be fetched: ConnectionError: no route to host"):
+    with pytest.raises(MissingError, match=r"cannot be fetched from .*: no route to host"):
         negopt("some/repo").prefetch()
 
 

@@ -251,7 +251,7 @@ def test_what_is_missing_is_said(tmp_path, folder, monkeypatch):
     from safetensors.torch import save_file
 
     monkeypatch.setenv("NEGBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("negbench.metrics.weights.hub_file", lambda *_, **__: None)
+    monkeypatch.setattr("negbench.hub.cached_file", lambda *_, **__: None)
     with pytest.raises(MissingError, match="negbench prefetch clip:ViT-L-14/openai"):
         ClipNetwork("ViT-L-14/openai").check()
     with pytest.raises(MissingError, match="prefetch clip:hf-hub:a/b@main"):
@@ -282,7 +282,7 @@ def test_what_is_missing_is_said(tmp_path, folder, monkeypatch):
 def test_the_activation_follows_the_weights(tmp_path, monkeypatch):
     file = tmp_path / "open_clip_model.safetensors"
     file.write_bytes(b"weights")
-    monkeypatch.setattr("negbench.metrics.weights.hub_file", lambda *_, **__: file)
+    monkeypatch.setattr("negbench.hub.cached_file", lambda *_, **__: file)
     openai = ClipNetwork("ViT-L-14/openai")
     assert openai.located.quick_gelu
     assert openai.located.preprocess_cfg["interpolation"] == "bicubic"

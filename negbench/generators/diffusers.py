@@ -15,10 +15,10 @@ from negbench.errors import ConfigError, MissingError, NegbenchError
 from negbench.generators.base import Drawn, Generator, RunOptions
 from negbench.generators.families import Pipeline
 from negbench.generators.schedule import OWN, Schedule
-from negbench.generators.weights import check_safetensors, file_digest
 from negbench.guidance.base import EMPTY, POSITIVE, Branch, Rule, Step, negative
 from negbench.guidance.binding import bind
 from negbench.types import Guidance, ImageRequest, Negative, Ref
+from negbench.weight_files import file_digest, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ def read_lora(text: str | None) -> tuple[Lora, ...]:
         path = Path(name).expanduser()
         if not path.is_file():
             raise MissingError(f"lora={item}: there is no such file; check the path")
-        check_safetensors(path)
+        read_header(path)
         loras.append(Lora(path=path.resolve(), scale=scale, digest=file_digest(path)))
     if loras:
         need_peft()

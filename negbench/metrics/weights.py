@@ -327,37 +327,3 @@ def _receive(
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
-
-
-def hub_file(repo: str, filename: str, *, revision: str | None = None) -> Path | None:
-    """A file of a Hugging Face repo if it lies in the hub's cache, else None; never goes online."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(repo, filename, revision=revision)
-    return Path(found) if isinstance(found, str) else None
-
-
-def hub_fetch(repo: str, patterns: list[str], *, revision: str | None = None) -> Path:
-    """Fetch the files of a Hugging Face repo that match `patterns`; the folder they lie in.
-
-    Raises:
-        MissingError: no connection, or no such repo or revision.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    except HFValidationError as error:
-        raise ConfigError(f"{repo!r} is no repo name: {one_line(str(error), limit=160)}") from error
-    except Exception as error:  # the hub client's transport errors have no common base class
-        if isinstance(error, OSError) and error.errno is not None and error.filename:
-            raise storage_error(error, Path(str(error.filename))) from error
-        root: BaseException = error
-        while root.__cause__ is not None:
-            root = root.__cause__
-        raise MissingError(
-            f"cannot fetch {repo} from the Hugging Face Hub: "
-            f"{one_line(str(root), limit=120) or type(root).__name__}; on a machine with internet "
-            "run the same command and copy its Hugging Face cache from there to here"
-        ) from error
