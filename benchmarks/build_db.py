@@ -168,8 +168,7 @@ import datasets
 from datasketch import MinHash, MinHashLSH
 from negbench.database.clean import clean_text
 from negbench.database.language import language_of
-words = re.compile(r"[\u2E80-\u2FFF\u3040-\u30FF\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF]"
-                   r"|[^\W]+")
+words = re.compile(r"\w+")
 def tokens(text):
     return words.findall(unicodedata.normalize("NFKC", text).lower())
 def normal(text):

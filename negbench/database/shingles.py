@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 SHINGLE = 3
 SHORT = 5
 """Texts below this many words are compared by their words, not by shingles."""
-WORDS = r"[\u2E80-\u2FFF\u3040-\u30FF\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF]|[\p{L}\p{M}\p{N}_]+"
-"""A word: a run of letters, digits and underscores; each sign of Han and kana by itself."""
+WORDS = r"[\p{L}\p{M}\p{N}_]+"
+"""A word: a run of letters, digits and underscores, in any script."""
 _MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
