@@ -126,7 +126,7 @@ def placebo_for(subject: str, part: str) -> str:
     return options[zlib.crc32(f"{subject}|{part}".encode()) % len(options)]
 
 
-def removal_figures(weights: Path, *, seeds: int = 32, first_seed: int = 1000) -> dict[str, Any]:
+def removal_figures(weights: Path, *, seeds: int = 24, first_seed: int = 1000) -> dict[str, Any]:
     """Measure removal over all pairs of the world.
 
     A pair counts when the twin of "a <subject>" shows the part in 30 to 95 % of seeds. Removed:
@@ -212,7 +212,7 @@ def aesthetic_scores(weights: Path, pixels: Pixels) -> np.ndarray[Any, Any]:
     return points
 
 
-def list_figures(weights: Path, *, seeds: int = 12, first_seed: int = 5000) -> dict[str, Any]:
+def list_figures(weights: Path, *, seeds: int = 8, first_seed: int = 5000) -> dict[str, Any]:
     """What lists of negative words do to the aesthetic score, prompt by prompt.
 
     Returns:

@@ -23,9 +23,9 @@ from negbench.miniature.training.roundtrip import (
 from negbench.miniature.training.vae import to_tensor
 from negbench.miniature.world import DEFECTS, SUBJECTS, aesthetic_truth
 
-JUDGE_STEPS = 1_300
-INCEPTION_STEPS = 500
-AESTHETIC_STEPS = 2_500
+JUDGE_STEPS = 3_000
+INCEPTION_STEPS = 450
+AESTHETIC_STEPS = 2_000
 BATCH = 96
 #: Pictures of each batch that went through the autoencoder.
 DECODED = 32
@@ -45,9 +45,7 @@ def _mixed_batch(
     clean = np.sort(rng.integers(0, len(rendered), BATCH - DECODED))
     passed = rng.integers(0, len(decoded), DECODED)
     images = np.concatenate([rendered[clean], decoded[passed]])
-    x = to_tensor(images)
-    x = x + 0.02 * torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
-    return x, np.concatenate([clean, passed])
+    return to_tensor(images), np.concatenate([clean, passed])
 
 
 def logits_of(net: Any, images: np.ndarray[Any, Any], *, device: torch.device) -> torch.Tensor:

@@ -23,11 +23,13 @@ class Average:
     def update(self, module: torch.nn.Module, *, step: int) -> None:
         """Fold in the current parameters; the first steps use a shorter memory."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for key, value in module.state_dict().items():
-            if value.is_floating_point():
-                self.values[key].lerp_(value.detach(), 1.0 - decay)
-            else:
-                self.values[key].copy_(value)
+        state = module.state_dict()
+        floats = [k for k, v in state.items() if v.is_floating_point()]
+        torch._foreach_lerp_(
+            [self.values[k] for k in floats], [state[k].detach() for k in floats], 1.0 - decay
+        )
+        for key in state.keys() - floats:
+            self.values[key].copy_(state[key])
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged values."""

@@ -12,7 +12,7 @@ import torch
 from negbench.miniature.captions import IDLE_WORDS, word_list
 from negbench.miniature.training.loop import prepare, train_loop
 
-STEPS = 2_500
+STEPS = 900
 BATCH = 64
 MAX_TOKENS = 96
 _PAD, _EOS, _UNK = _SPECIAL = ("<pad>", "</s>", "<unk>")
@@ -55,7 +55,7 @@ def build_negopt(vocab_size: int) -> Any:
             d_kv=32,
             d_ff=384,
             num_layers=2,
-            num_decoder_layers=3,
+            num_decoder_layers=2,
             num_heads=4,
             dropout_rate=0.1,
             decoder_start_token_id=0,

@@ -16,7 +16,7 @@ from negbench.miniature.text import BOS, EOS, PAD, build_tokenizer, vocabulary
 from negbench.miniature.training.loop import prepare, train_loop
 from negbench.miniature.training.vae import TRAIN_COUNT, to_tensor
 
-STEPS = 7_600
+STEPS = 6_300
 BATCH = 64
 WIDTH = 96
 #: Share of captions replaced by the empty one, as classifier-free guidance needs.
@@ -106,7 +106,10 @@ def latents_of(vae: Any, images: np.ndarray[Any, Any], *, device: torch.device) 
 def write_pipeline(
     out: Path, unet_state: dict[str, torch.Tensor], text_state: dict[str, torch.Tensor]
 ) -> None:
-    """Write `out/pipeline`, half precision, for plain `StableDiffusionPipeline.from_pretrained`."""
+    """Write `out/pipeline`, loadable with plain `StableDiffusionPipeline.from_pretrained`.
+
+    Weights are in half precision, but for the text encoder's.
+    """
     from diffusers import StableDiffusionPipeline
 
     unet, text_encoder = build_unet(), build_text_encoder()
@@ -122,6 +125,9 @@ def write_pipeline(
         feature_extractor=None,
         requires_safety_checker=False,
     ).to(dtype=torch.float16)
+    # transformers loads half-precision files as such, diffusers as float32: a plain
+    # `from_pretrained` would mix the two.
+    pipeline.text_encoder.to(torch.float32)
     folder = out / "pipeline"
     pipeline.save_pretrained(folder, safe_serialization=True)
     # Older versions of transformers know the tokenizer by this name only.
