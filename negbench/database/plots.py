@@ -51,7 +51,7 @@ def _lengths(figure: Any, stats: dict[str, Any]) -> None:
     axis.set_xticks(range(len(labels)), labels, fontsize=7.5)
     axis.set_xlabel("words")
     axis.set_ylabel("rows, %")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper right")
     axis.set_title(f"Lengths ({stats['total']:,} rows)", loc="left")
 
 
