@@ -22,6 +22,7 @@ def asked(kind, scale=7.5, **params):
         (asked("perp_neg", weight=0), "negbench show guidance perp_neg"),
         (asked("composable_not", 0.0), "at scale 0"),
         (asked("sld", strength=0), "never looks at it"),
+        (asked("nag", 1.0, nag_scale=1), "never looks at it"),
         (asked("sld", preset="weak", warmup=20), "never looks at it"),
     ],
 )
@@ -41,6 +42,8 @@ def test_a_negative_without_effect_has_a_reason(guidance, part):
         asked("perp_neg", 1.0),
         asked("sld", 1.0),
         asked("ccfg", 1.0),
+        asked("nag", 1.0),
+        asked("vsf", 1.0),
     ],
 )
 def test_a_negative_that_acts_is_let_through(guidance):

@@ -316,7 +316,7 @@ def test_a_first_call_without_signal_is_finite(kind, space):
 # What a rule must equal, and what it may not depend on ------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["cfg", "window", *OUTPUT_RULES])
+@pytest.mark.parametrize("kind", ["cfg", "window", *OUTPUT_RULES, "nag", "nasa", "vsf"])
 def test_neutral_settings(kind):
     from negbench.conformance.rules import check_rule
 

@@ -17,6 +17,7 @@ import torch
 
 from negbench.conformance.outcome import BrokenError, Outcome, require, run
 from negbench.errors import NegbenchError
+from negbench.guidance.attention import Steer, attend
 from negbench.guidance.base import Branch, Neutral, Rule, Space, Step
 from negbench.params import build_config
 from negbench.types import Negative, canonical_json
@@ -41,15 +42,31 @@ def noisy(seed: int) -> torch.Tensor:
 
 
 @cache
-def predictions(seed: int, text: str | None) -> torch.Tensor:
-    """What the made-up network says of `noisy` under a text, of the same shape."""
+def _tokens(text: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of a text in the network's one cross-attention layer, (1, 2, 6, 4) each."""
     digest = hashlib.sha256(repr(text).encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
-    mix = torch.randn((4, 4), generator=generator)
-    wave = torch.randn((CALLS, 1, 4, 8, 8), generator=generator)
-    x = noisy(seed)
-    answer = torch.einsum("cd,nrdhw->nrchw", mix, x) + wave
-    return 0.7 * x + 0.05 * answer.sin()
+    key, value = torch.randn((2, 1, 2, 6, 4), generator=generator)
+    return key, value
+
+
+@cache
+def predictions(
+    seed: int, text: str | None, away: str | None = None, steer: Steer | None = None
+) -> torch.Tensor:
+    """What the made-up network says of `noisy` under a text, of the same shape."""
+    x = noisy(seed).flatten(0, 1)
+    query = x.flatten(2).transpose(1, 2).unsqueeze(1).repeat(1, 2, 1, 1)
+    key, value, away_key, away_value = (
+        tensor.expand(len(x), -1, -1, -1) for tensor in (*_tokens(text), *_tokens(away))
+    )
+    if steer is None:
+        mixed = attend(query, key, value)
+    else:
+        mixed = steer.attend(query, key, value, away_key, away_value)
+    answer = mixed[..., :4] + 0.5 * mixed[..., 4:]
+    made = 0.7 * x + 0.05 * answer.transpose(1, 2).reshape(x.shape)
+    return made.view(CALLS, *SHAPE)
 
 
 def steps(space: Space) -> list[Step]:
@@ -105,10 +122,12 @@ class _Trial:
 
     def answers(self, step: Step, seed: int = 0) -> dict[Branch, torch.Tensor]:
         """The predictions that the rule asks for, of all rows; copies."""
-        return {
-            branch: predictions(seed, self.text(branch))[step.index].clone()
-            for branch in self.rule.needs(step)
-        }
+        made = {}
+        for branch in self.rule.needs(step):
+            texts = (self.text(plain) for plain in branch.texts())
+            own, away = next(texts), next(texts, None)
+            made[branch] = predictions(seed, own, away, branch.steer)[step.index].clone()
+        return made
 
     def follow(self, rows: Sequence[int] = range(ROWS), *, seed: int = 0) -> list[torch.Tensor]:
         """The guided predictions of a whole schedule for some of the rows."""
@@ -148,6 +167,8 @@ def check_rule(
         run("no hidden state", subject.no_hidden_state),
         run("inputs kept", subject.inputs_kept),
     ]
+    if subject.steers():
+        outcomes.append(run("attention", subject.attention))
     if not cls.neutral:
         advice = "declares no setting at which it equals something simpler; add `neutral`"
         outcomes.append(Outcome("neutral settings", passed=False, message=advice))
@@ -221,11 +242,9 @@ class _Subject:
                 require(
                     len(set(needed)) == len(needed), f"asks twice for the same in call {step.index}"
                 )
-                for branch in needed:
-                    require(
-                        branch.role in ("positive", "empty", "negative"),
-                        f"asks for an unknown branch {branch!r}",
-                    )
+                for branch in (plain for item in needed for plain in item.texts()):
+                    known = branch.role in ("positive", "empty", "negative")
+                    require(known, f"asks for an unknown branch {branch!r}")
                     within = 0 <= branch.number < len(trial.texts)
                     require(
                         branch.role != "negative" or within,
@@ -315,6 +334,29 @@ class _Subject:
                 state = after
         return "predictions, x_t and the old state are left as they were"
 
+    def steers(self) -> set[Steer]:
+        """Everything that the rule does in attention with a plain negative."""
+        trial = self.bind(LISTS[0])
+        branches = (branch for step in steps("epsilon") for branch in trial.rule.needs(step))
+        return {branch.steer for branch in branches if branch.steer is not None}
+
+    def attention(self) -> str:
+        generator = torch.Generator().manual_seed(0)
+        query = torch.randn((ROWS, 2, 9, 4), generator=generator)
+        texts = list(torch.randn((4, ROWS, 2, 6, 4), generator=generator))
+        for steer in self.steers():
+            before = [text.clone() for text in texts]
+            whole = steer.attend(query, *texts)
+            shape = (ROWS, 9, 8)
+            require(whole.shape == shape, f"returns shape {tuple(whole.shape)}, not {shape}")
+            require(whole.isfinite().all(), "returns values that are not finite")
+            require(_equal(before, texts), "changes the keys or values it is given")
+            for row in range(ROWS):
+                one = steer.attend(query[row : row + 1], *(text[row : row + 1] for text in texts))
+                gap = float((whole[row] - one[0]).abs().max())
+                require(gap <= TOLERANCE, f"a row differs by {gap:.2g} when it is alone")
+        return "what attention does to a row does not depend on other rows"
+
     def is_neutral(self, neutral: Neutral) -> str:
         worst = 0.0
         scale = SCALES[0] if neutral.scale is None else neutral.scale
@@ -341,7 +383,10 @@ class _Subject:
 
 
 def _name(branch: Branch) -> str:
-    return f"negative {branch.number}" if branch.role == "negative" else f"the {branch.role} branch"
+    steered = "steered " if branch.steer is not None else ""
+    if branch.role == "negative":
+        return f"{steered}negative {branch.number}"
+    return f"the {steered}{branch.role} branch"
 
 
 def _same(a: torch.Tensor, b: torch.Tensor, message: str) -> None:

@@ -192,7 +192,7 @@ class DiffusersGenerator(Generator):
         steps = (Step(i, self._calls, 0.0, 0.0, self._schedule.space) for i in range(self._calls))
         if self.mode == "reference":
             return bound.rule.count(self._calls, self._schedule.space)
-        return sum(len({texts[branch] for branch in bound.rule.needs(step)}) for step in steps)
+        return sum(len(_distinct(bound.rule.needs(step), texts)) for step in steps)
 
     def describe(self) -> dict[str, JsonValue]:
         """Where it was loaded from, on what it runs, and with which libraries."""
@@ -378,7 +378,8 @@ class DiffusersGenerator(Generator):
 
     def _branches(self, rule: Rule) -> tuple[Branch, ...]:
         steps = (Step(i, self._calls, 0.0, 0.0, self._schedule.space) for i in range(self._calls))
-        return tuple(dict.fromkeys(branch for step in steps for branch in rule.needs(step)))
+        needed = (branch for step in steps for branch in rule.needs(step))
+        return tuple(dict.fromkeys(plain for branch in needed for plain in branch.texts()))
 
     # Loading --------------------------------------------------------------------------------
 
@@ -439,6 +440,11 @@ class _Bound:
     negatives: tuple[Negative, ...]
     group: tuple[Any, ...]
     branches: tuple[Branch, ...]
+
+
+def _distinct(branches: Sequence[Branch], texts: Mapping[Branch, Text]) -> set[Any]:
+    """The predictions behind `branches`; branches of equal texts share one."""
+    return {(branch.steer, *(texts[plain] for plain in branch.texts())) for branch in branches}
 
 
 def choose_device(name: str) -> str:

@@ -7,17 +7,38 @@ Everything that a run would need to go on from a call is in `LoopState`.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from negbench.generators.network import Encoding, Network, pad_rows
 from negbench.generators.schedule import Schedule
+from negbench.generators.steering import steered
 from negbench.guidance.base import Branch, Rule, Step
+
+if TYPE_CHECKING:
+    from negbench.guidance.attention import Steer
+
+
+class Job(NamedTuple):
+    """One row of a call of the network.
+
+    Attributes:
+        row: which lane.
+        text: row of the batch's encodings.
+        steer: what cross-attention does with a second text, if anything.
+        away: the second text's row, `text` if there is none.
+    """
+
+    row: int
+    text: int
+    steer: Steer | None
+    away: int
 
 
 @dataclass(frozen=True)
@@ -29,7 +50,7 @@ class Lane:
         rule: its guidance rule, bound to scale and weights.
         group: equal for lanes whose rules are equal in all but the texts; they are combined
             together.
-        texts: branch -> row of the batch's encodings.
+        texts: branch, not steered -> row of the batch's encodings.
     """
 
     seed: int
@@ -129,14 +150,13 @@ class Denoiser:
             groups.setdefault(lane.group, []).append(row)
         needs = {group: lanes[rows[0]].rule.needs(step) for group, rows in groups.items()}
         jobs, place = self._jobs(lanes, needs)
-        for row, _ in jobs:
-            state.spent[row] += 1
+        for job in jobs:
+            state.spent[job.row] += 1
         predicted = self._predict(x, t, jobs, texts)
         guided = predicted.new_empty(x.shape)
         for group, rows in groups.items():
             branches = {
-                branch: predicted[[place[row, lanes[row].texts[branch], branch] for row in rows]]
-                for branch in needs[group]
+                branch: predicted[[place[row, branch] for row in rows]] for branch in needs[group]
             }
             rule = lanes[rows[0]].rule
             guided[rows], state.rules[group] = rule.combine(
@@ -149,11 +169,11 @@ class Denoiser:
 
     def _jobs(
         self, lanes: Sequence[Lane], needs: dict[Hashable, tuple[Branch, ...]]
-    ) -> tuple[list[tuple[int, int]], dict[tuple[int, int, Branch], int]]:
-        """(lane, text) pairs to predict, negatives before positives as diffusers has them."""
-        jobs: list[tuple[int, int]] = []
-        place: dict[tuple[int, int, Branch], int] = {}
-        seen: dict[tuple[int, int], int] = {}
+    ) -> tuple[list[Job], dict[tuple[int, Branch], int]]:
+        """What to predict, negatives before positives as diffusers has them, and where it is."""
+        jobs: list[Job] = []
+        place: dict[tuple[int, Branch], int] = {}
+        seen: dict[Job, int] = {}
         depth = max(len(branches) for branches in needs.values())
         for level in range(depth):
             for row, lane in enumerate(lanes):
@@ -161,29 +181,49 @@ class Denoiser:
                 if level >= len(branches):
                     continue
                 branch = branches[level]
-                job = (row, lane.texts[branch])
+                own, *away = (lane.texts[plain] for plain in branch.texts())
+                job = Job(row, own, branch.steer, away[0] if away else own)
                 if not self.share or job not in seen:
                     seen[job] = len(jobs)
                     jobs.append(job)
-                place[row, job[1], branch] = seen[job]
+                place[row, branch] = seen[job]
         return jobs, place
 
     def _predict(
-        self, x: torch.Tensor, t: torch.Tensor, jobs: Sequence[tuple[int, int]], texts: Encoding
+        self, x: torch.Tensor, t: torch.Tensor, jobs: Sequence[Job], texts: Encoding
     ) -> torch.Tensor:
-        """Predictions of all jobs, in calls of the network's fixed number of rows if it has one."""
-        size = self.network.rows.denoiser or len(jobs)
+        """Predictions of all jobs, in calls of the network's fixed number of rows if it has one.
+
+        Jobs that are steered in one way make calls of their own: a call's other rows would
+        otherwise be computed in another manner.
+        """
         timestep = t.to(self.network.device)
-        rows = torch.tensor([row for row, _ in jobs], device=x.device)
-        which = torch.tensor([text for _, text in jobs], device=x.device)
+        kinds: dict[Steer | None, list[int]] = {}
+        for number, job in enumerate(jobs):
+            kinds.setdefault(job.steer, []).append(number)
+        order = [number for numbers in kinds.values() for number in numbers]
         results = []
-        for start in range(0, len(jobs), size):
-            row, text = rows[start : start + size], which[start : start + size]
-            filled = self.network.predict(
-                x[pad_rows(row, size)], timestep, texts.take(pad_rows(text, size))
-            )
-            results.append(filled[: len(row)])
-        return results[0] if len(results) == 1 else torch.cat(results)
+        for steer, numbers in kinds.items():
+            size = self.network.rows.denoiser or len(numbers)
+            for start in range(0, len(numbers), size):
+                block = [jobs[number] for number in numbers[start : start + size]]
+                row, text, away = (
+                    pad_rows(torch.tensor(column, device=x.device), size)
+                    for column in zip(
+                        *((job.row, job.text, job.away) for job in block), strict=True
+                    )
+                )
+                manner: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+                if steer is not None:
+                    manner = steered(self.network.unet, steer, texts.take(away).context)
+                with manner:
+                    filled = self.network.predict(x[row], timestep, texts.take(text))
+                results.append(filled[: len(block)])
+        predicted = results[0] if len(results) == 1 else torch.cat(results)
+        if len(kinds) == 1:
+            return predicted
+        back = torch.tensor(order, device=x.device).argsort()
+        return predicted[back]
 
 
 def _accepts(scheduler: Any, parameter: str) -> bool:

@@ -31,6 +31,18 @@ rules: Registry[Rule] = Registry(
             "negbench.guidance.ccfg:Ccfg",
             "contrastive guidance: weaker the farther from the negative (2411.17077)",
         ),
+        "nag": (
+            "negbench.guidance.nag:Nag",
+            "normalized attention guidance, inside cross-attention (2505.21179)",
+        ),
+        "nasa": (
+            "negbench.guidance.nasa:Nasa",
+            "the negative's attention subtracted from the prompt's (2412.02687)",
+        ),
+        "vsf": (
+            "negbench.guidance.vsf:Vsf",
+            "one attention over both texts, the negative's values flipped (2508.10931)",
+        ),
     },
 )
 

@@ -19,6 +19,8 @@ from negbench.types import Negative
 if TYPE_CHECKING:
     import torch
 
+    from negbench.guidance.attention import Steer
+
 Space = Literal["epsilon", "v_prediction", "sample", "flow"]
 """What the network predicts: the noise, the velocity, the clean picture, the flow."""
 
@@ -29,10 +31,17 @@ class Branch(NamedTuple):
     Attributes:
         role: ``positive``, ``negative`` or ``empty``.
         number: which of the row's negatives, from 0; 0 for the other roles.
+        steer: what cross-attention does beside looking at the text; None for nothing.
     """
 
     role: Literal["positive", "negative", "empty"]
     number: int = 0
+    steer: Steer | None = None
+
+    def texts(self) -> tuple[Branch, ...]:
+        """The branches, not steered, whose texts the prediction needs; its own comes first."""
+        own = self._replace(steer=None)
+        return (own,) if self.steer is None else (own, self.steer.away)
 
 
 POSITIVE = Branch("positive")

@@ -17,8 +17,7 @@ def reads_negative(rule: Rule, *, total: int, space: Space = "epsilon") -> bool:
     """Whether `rule` looks at a negative in any of `total` model calls."""
     for index in range(total):
         for branch in rule.needs(Step(index, total, 0.0, 0.0, space)):
-            steer = getattr(branch, "steer", None)
-            if branch.role == "negative" or steer is not None:
+            if branch.role == "negative" or branch.steer is not None:
                 return True
     return False
 
