@@ -50,7 +50,14 @@ def progress_bar(label: str, total: int) -> Iterator[Any]:
     """A progress bar on stderr; plain lines are left out when nobody watches."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=label, unit="", file=sys.stderr, dynamic_ncols=True) as bar:
+    with tqdm(
+        total=total,
+        desc=label,
+        unit="",
+        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]",
+        file=sys.stderr,
+        dynamic_ncols=True,
+    ) as bar:
         yield bar
 
 

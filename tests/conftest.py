@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from negbench.generators import generators
+from negbench.guidance import rules
+from negbench.methods import methods
+from negbench.metrics import metrics
+
 
 @pytest.fixture(autouse=True)
 def _closed_world(tmp_path_factory, monkeypatch):
+    for registry in (methods, metrics, rules, generators):
+        monkeypatch.setattr(registry, "_local", {})
     monkeypatch.setenv("NEGBENCH_PLUGINS", "")
     monkeypatch.setenv("NEGBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -90,7 +90,7 @@ def test_nan_is_never_written(tmp_path):
 
 def test_a_file_in_the_way_is_one_clear_line(tmp_path):
     (tmp_path / "f").write_text("")
-    with pytest.raises(StorageError, match="a part of the path is a file|in the way"):
+    with pytest.raises(StorageError, match=r"a part of the path is a file|in the way"):
         write_atomic(tmp_path / "f" / "x", b"")
 
 

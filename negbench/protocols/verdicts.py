@@ -23,6 +23,7 @@ ARMS = ("all_steps", "window", "none")
 
 TREATMENTS = ("all_steps", "window")
 CLOSER = ("window", "all_steps", "tie")
+MAX_CELL = 100_000
 MAX_BYTES = 128_000_000
 MAX_COUNT = 1_000_000_000
 """Largest count of a row."""
@@ -277,6 +278,11 @@ class _Table:
                 raise DataError(
                     f"{self.path}, line {line}: {len(cells)} cells where the header has "
                     f"{len(self.columns)}; put a cell that holds a comma in double quotes"
+                )
+            if max(map(len, cells)) > MAX_CELL:
+                raise DataError(
+                    f"{self.path}, line {line}: a cell of more than {MAX_CELL} characters; "
+                    "check the quotes"
                 )
             yield _Row(self.path, line, dict(zip(self.columns, cells, strict=True)))
 
