@@ -256,7 +256,7 @@ class Split:  # spaces only; the default tokenizer would be slower
         return text.split()
 def signature():
     step = MinhashDedupSignature(output_folder=out + "/sig", config=config)
-    type(step).word_tokenizer = property(lambda self: Split(), lambda self, value: None)
+    step.word_tokenizer = Split()
     return step
 config = MinhashConfig(n_grams=3, num_buckets=42, hashes_per_bucket=6,
                        hash_config=HashConfig(precision=64))
