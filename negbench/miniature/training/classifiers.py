@@ -109,8 +109,9 @@ def train_inception(*, out: Path, steps: int | None, resume: bool, seed: int) ->
 def train_judge(*, out: Path, steps: int | None, resume: bool, seed: int) -> None:
     """Train the presence judge (`LABELS`), multi-label.
 
-    Afterwards each output's bias is moved so that logit 0 is the threshold of the best balanced
-    accuracy on the first half of the held-out renders; figures use the other half.
+    Afterwards each output's bias is moved so that logit 0 is a threshold chosen on the first half
+    of the held-out renders and their round trips (see `careful_thresholds`); figures use the
+    other half.
     """
 
     def loss(
@@ -124,26 +125,40 @@ def train_judge(*, out: Path, steps: int | None, resume: bool, seed: int) -> Non
                      resume=resume, seed=seed)  # fmt: skip
     held_out = held_out_set(out)
     half = len(held_out.images) // 2
-    logits = logits_of(net, np.array(held_out.images[:half]), device=prepare()).numpy()
-    shift = best_thresholds(logits, held_out.labels[:half])
+    device = prepare()
+    decoded = round_trips(out, device=device, held_out=True)[:half]
+    pictures = np.concatenate([np.array(held_out.images[:half]), decoded])
+    truth = np.concatenate([held_out.labels[:half], held_out.labels[: len(decoded)]])
+    shift = careful_thresholds(logits_of(net, pictures, device=device).numpy(), truth)
     with torch.no_grad():
         net.head.bias.sub_(torch.from_numpy(shift).to(net.head.bias))
     net.save(out / "judge")
 
 
-def best_thresholds(
-    logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]
+def careful_thresholds(
+    logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], *, slack: float = 0.015
 ) -> np.ndarray[Any, Any]:
-    """For each label the logit at which balanced accuracy is highest, (labels,) float32."""
-    grid = np.linspace(-5.0, 1.0, 49)
+    """For each label the highest logit whose balanced accuracy is within `slack` of the best.
+
+    The very best threshold is low, because parts are rare, and then sees parts in the vaguer
+    pictures that a diffusion model draws.
+
+    Args:
+        logits: (n, labels).
+        labels: (n, labels), 1 where true.
+        slack: Balanced accuracy given up.
+
+    Returns:
+        float32 (labels,).
+    """
+    grid = np.linspace(-6.0, 6.0, 97)
     result = np.zeros(labels.shape[1], np.float32)
     for column in range(labels.shape[1]):
         truth, score = labels[:, column] > 0, logits[:, column]
         balanced = np.array(
             [0.5 * ((score[truth] > g).mean() + (score[~truth] <= g).mean()) for g in grid]
         )
-        # The middle of the plateau of near-best thresholds generalises best.
-        result[column] = grid[balanced >= balanced.max() - 0.002].mean()
+        result[column] = grid[balanced >= balanced.max() - slack].max()
     return result
 
 

@@ -98,7 +98,9 @@ def train_negopt(*, out: Path, steps: int | None, resume: bool, seed: int) -> No
     )  # fmt: skip
     model.load_state_dict(states["negopt"])
     folder = out / "negopt"
-    model.generation_config.update(max_new_tokens=MAX_TOKENS, num_beams=1, do_sample=False)
+    model.generation_config.update(
+        max_new_tokens=MAX_TOKENS, num_beams=1, do_sample=False, no_repeat_ngram_size=3
+    )
     model.half().save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     config = folder / "tokenizer_config.json"
