@@ -9,7 +9,7 @@ without ``--inputs`` the miniature serves. `compare` runs ours, a script of `dat
 datasketch, and datatrove's MinHash pipeline one after the other on the same rows and prints rows a
 second, the ratios, and how far the outputs agree. The peers live in a virtual environment of their
 own: ``uv venv PEERS && uv pip install --python PEERS/bin/python datasketch "datatrove[processing]"
-datasets ftfy py3langid polars pyarrow``.
+datasets ftfy orjson polars py3langid pyarrow pydantic spacy``.
 """
 
 from __future__ import annotations

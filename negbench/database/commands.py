@@ -55,7 +55,7 @@ def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
     """A progress bar on stderr that is told stages."""
     from tqdm import tqdm
 
-    with tqdm(file=sys.stderr, unit="", dynamic_ncols=True, leave=False) as bar:
+    with tqdm(file=sys.stderr, unit="", dynamic_ncols=True, leave=False, disable=None) as bar:
 
         def told(stage: str, done: int, total: int | None) -> None:
             bar.set_description_str(stage, refresh=False)
