@@ -32,7 +32,7 @@ from negbench.errors import DataError, NegbenchError, StorageError
 Progress = Callable[[str, int, int | None], None]
 """Called with the stage, how much is done, and of how much (None = not known)."""
 
-PARALLEL_FROM = 3
+PARALLEL_FROM = 2
 """Fewer shards than this are cleaned in the calling process."""
 
 

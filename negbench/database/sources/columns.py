@@ -146,10 +146,25 @@ class Columns:
         return values
 
     def record(
-        self, row: Mapping[str, Any], *, source: str, source_id: str, licence: str | None = None
+        self,
+        row: Mapping[str, Any],
+        *,
+        source: str,
+        source_id: str,
+        licence: str | None = None,
+        values: Mapping[str, Any] | None = None,
     ) -> RawRecord | Skip:
-        """The record of one row, or the reason why it gives none."""
-        values = self.values(row)
+        """The record of one row, or the reason why it gives none.
+
+        Args:
+            row: the row.
+            source: name of the source.
+            source_id: id of the row within it.
+            licence: licence for rows that state none.
+            values: `values(row)`, where the caller has it already.
+        """
+        if values is None:
+            values = self.values(row)
         prompt, negative = values.get("prompt"), values.get("negative")
         for name, value in (("prompt", prompt), ("negative prompt", negative)):
             if value is not None and not isinstance(value, str):

@@ -99,18 +99,24 @@ class TableSource(Source):
                     where = row.where if single else f"{relative}#{row.where}"
                     yield Skip(self.name, where, row.reason)
                     continue
-                key = self._key(row)
+                values = self._columns.values(row.data)
+                key = self._key(row, values)
                 count = counts[key] = counts.get(key, 0) + 1
                 if count > 1:  # an id that is not unique gets its row number too
                     key = f"{key}@{row.number}"
                 source_id = key if single else f"{relative}#{key}"
                 yield self._columns.record(
-                    row.data, source=self.name, source_id=source_id, licence=self.options.license
+                    row.data,
+                    source=self.name,
+                    source_id=source_id,
+                    licence=self.options.license,
+                    values=values,
                 )
         self._read[relative] = _sha256(path)
 
-    def _key(self, row: Row) -> str:
-        value = self._columns.values(row.data).get("id") if row.keyed is None else row.keyed
+    @staticmethod
+    def _key(row: Row, values: dict[str, Any]) -> str:
+        value = values.get("id") if row.keyed is None else row.keyed
         if isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).strip():
             text = str(value).strip()[:200]
             return text.encode("utf-8", "replace").decode("utf-8")
