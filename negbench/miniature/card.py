@@ -159,7 +159,7 @@ def aesthetic_figures(out: Path) -> dict[str, Any]:
 
 
 def eyes_figures(weights: Path) -> dict[str, Any]:
-    """Agreement of the judge with a person's verdicts on generated images (`eyes.csv`)."""
+    """Agreement of the judge with verdicts given by eye on generated images (`eyes.csv`)."""
     from negbench.miniature.calibration import Shot, draw_shots, present
 
     with EYES_PATH.open(newline="") as file:
@@ -356,7 +356,7 @@ def card_text(found: dict[str, Any], sizes: dict[str, int]) -> str:
 
 def _eyes_line(eyes: dict[str, Any]) -> str:
     return (
-        f"Agreement with a person's eyes on {eyes['n']} questions about generated images: "
+        f"Agreement with verdicts given by eye on {eyes['n']} questions about generated images: "
         f"{eyes['agreement']:.3f} [{eyes['low']:.3f}, {eyes['high']:.3f}] (Wilson, 95 %); "
         f"{eyes['yes_by_eye']} yes by eye, judge missed {eyes['judge_no_eye_yes']}, "
         f"judge saw {eyes['judge_yes_eye_no']} that are not there."
