@@ -307,6 +307,28 @@ def prefetch(
         _emit(rows)
 
 
+@app.command()
+def miniature(
+    sheet: Annotated[Path, typer.Option(help="Where to draw the contact sheet.")] = Path(
+        "miniature-sheet.png"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Draw the miniature's contact sheet anew and print its calibration figures."""
+    from negbench.files import make_folder
+    from negbench.miniature import card_path, weights_dir
+    from negbench.miniature.card import draw_sheet, figures
+
+    found = figures()
+    make_folder(sheet.resolve().parent)
+    draw_sheet(weights_dir()).save(sheet, format="PNG")
+    if as_json:
+        _emit({"sheet": str(sheet), "figures": found})
+    else:
+        typer.echo(card_path().read_text(encoding="utf-8"))
+        typer.echo(f"contact sheet: {sheet}")
+
+
 train_app = typer.Typer(no_args_is_help=True, help="Train models.", rich_markup_mode=None)
 app.add_typer(train_app, name="train")
 

@@ -65,7 +65,7 @@ def as_text_table(records: Sequence[Record]) -> str:
     from rich.table import Table
 
     buffer = io.StringIO()
-    console = Console(file=buffer, width=140, highlight=False, emoji=False, markup=False)
+    console = Console(file=buffer, width=160, highlight=False, emoji=False, markup=False)
     first = records[0]
     plan = first.plan
     console.print(
