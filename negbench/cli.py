@@ -210,6 +210,7 @@ def list_(
     from negbench.errors import UnknownNameError, did_you_mean
 
     _load_plugins(plugin)
+    asked = kind
     aliases = {"guidance rules": "guidance", "guidances": "guidance", "rules": "guidance"}
     kind = aliases.get(kind, kind if kind.endswith("s") or kind == "guidance" else kind + "s")
     if kind == "benchmarks":
@@ -226,7 +227,7 @@ def list_(
         ]
     else:
         raise UnknownNameError(
-            f"nothing to list under {kind!r}; {did_you_mean(kind, [*KINDS, 'benchmarks'])}"
+            f"nothing to list under {asked!r}; {did_you_mean(kind, [*KINDS, 'benchmarks'])}"
         )
     if as_json:
         _emit(rows)

@@ -122,4 +122,4 @@ def forecast(resolved: Resolved) -> Outlook:
 
 
 def _notes(resolved: Resolved) -> Sequence[str]:
-    return [f"{job.label}: {note}" for job in resolved.jobs for note in job.notes]
+    return list(dict.fromkeys(note for job in resolved.jobs for note in job.notes))
