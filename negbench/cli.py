@@ -187,6 +187,7 @@ KINDS = {
     "guidance": "negbench.guidance:rules",
     "generators": "negbench.generators:generators",
     "metrics": "negbench.metrics:metrics",
+    "judges": "negbench.judges:judges",
     "sources": "negbench.database.sources:SOURCES",
 }
 
@@ -201,7 +202,8 @@ def _registry(kind: str) -> Any:
 @app.command("list")
 def list_(
     kind: Annotated[
-        str, typer.Argument(help="methods, guidance, generators, metrics, sources or benchmarks.")
+        str,
+        typer.Argument(help="methods, guidance, generators, metrics, judges, sources, benchmarks."),
     ],
     plugin: Plugins = None,
     as_json: AsJson = False,
@@ -239,7 +241,9 @@ def list_(
 
 @app.command()
 def show(
-    kind: Annotated[str, typer.Argument(help="method, guidance, generator, metric or benchmark.")],
+    kind: Annotated[
+        str, typer.Argument(help="method, guidance, generator, metric, judge or benchmark.")
+    ],
     name: Annotated[str, typer.Argument(help="Its name.")],
     plugin: Plugins = None,
     as_json: AsJson = False,

@@ -43,6 +43,8 @@ class Scoring:
             device = choose_device(resolved.options.device)
             for network in self.networks.values():
                 network.place(device)
+        for metric in resolved.metrics.values():
+            metric.prepare(device=resolved.options.device, cache=resolved.cache)
         self.images = {
             digest: FeatureStore(resolved.cache, network.ref())
             for digest, network in self.networks.items()

@@ -6,13 +6,14 @@ import pytest
 
 from negbench.generators import generators
 from negbench.guidance import rules
+from negbench.judges import judges
 from negbench.methods import methods
 from negbench.metrics import metrics
 
 
 @pytest.fixture(autouse=True)
 def _closed_world(tmp_path_factory, monkeypatch):
-    for registry in (methods, metrics, rules, generators):
+    for registry in (methods, metrics, rules, generators, judges):
         monkeypatch.setattr(registry, "_local", {})
     monkeypatch.setenv("NEGBENCH_PLUGINS", "")
     monkeypatch.setenv("NEGBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))

@@ -27,6 +27,10 @@ metrics: Registry[Metric] = Registry(
         "psnr": ("negbench.metrics.damage:Psnr", "peak signal-to-noise ratio to the twin, dB"),
         "lpips": ("negbench.metrics.damage:Lpips", "perceptual distance to the twin (1801.03924)"),
         "no_op": ("negbench.metrics.damage:NoOp", "share of images equal to their twin"),
+        "presence": (
+            "negbench.metrics.presence:Presence",
+            "probability that the case's concept is visible, as a judge says",
+        ),
         "evaluations": ("negbench.metrics.cost:Evaluations", "denoiser predictions an image"),
     },
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -138,6 +139,16 @@ class Metric(ABC):
         """Refuse while planning if weights or packages are not at hand."""
         for network in self.networks().values():
             network.check()
+
+    def prepare(self, *, device: str, cache: Path) -> None:
+        """Told before the first image where to compute and to keep things, beside its networks.
+
+        A run-time choice: it is not part of the identity.
+
+        Args:
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...
+            cache: negbench's cache.
+        """
 
     def ref(self, name: str) -> Ref:
         """The metric's identity: parameters and the digests of its weights."""
