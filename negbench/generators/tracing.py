@@ -1,0 +1,480 @@
+"""Watch a picture being drawn: attention to each text and predicted noise, at every model call.
+
+The pictures are those that `Generator.draw` gives, pixel by pixel. Beside what a picture needs, the
+network is asked under every watched text at every call; of each answer are kept
+
+* the strength of cross-attention by token position (`attention_strength`), summed over heads and
+  over the cross-attention layers of the down and up blocks, the middle block left out;
+* the scalar products of the noise predicted under the watched texts, among one another
+  (`Trace.gram`) and with those of the call before (`Trace.lag`);
+* on request, where in the picture the words are attended to (`Trace.maps`).
+
+From these follow the strength ratio, the inducing measure and the cosines of Ban et al. (arXiv
+2406.02965); see `negbench.timing`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from negbench.errors import ConfigError
+from negbench.generators.base import Generator
+from negbench.generators.diffusers import DiffusersGenerator
+from negbench.generators.loop import Denoiser, Lane
+from negbench.generators.network import Encoding, Network
+from negbench.guidance.base import Branch, Rule, Step, negative
+from negbench.types import ImageRequest
+
+if TYPE_CHECKING:
+    from negbench.generators.network import Text
+
+VERSION = 1
+"""Goes up when what is recorded changes."""
+
+FAMILIES = frozenset({"sd", "sdxl"})
+MAX_ELEMENTS = 1 << 24
+"""Values of upsampled attention maps that are held at once."""
+
+FIRST_WATCHED = 1000
+"""Numbers of the branches that are asked for beside the picture's own begin here."""
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A text to watch.
+
+    Attributes:
+        text: under which the network is asked; "" is the pipeline's empty prompt.
+        focus: the end of `text` whose words are looked at; None for all its words.
+    """
+
+    text: str
+    focus: str | None = None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """One picture to draw, and the texts to watch, by names of the caller's choice."""
+
+    request: ImageRequest
+    looks: Mapping[str, Look]
+    maps: bool = False
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What was seen while one picture was drawn.
+
+    Attributes:
+        key: of the request.
+        pixels: uint8 (height, width, 3).
+        names: of the watched texts.
+        words: by name the token positions of its words (of its focus), marks and padding left out.
+        strength: attention by call, name and token position, float64 (calls, names, positions).
+        gram: <e_i, e_j> of the predicted noise, float64 (calls, names, names).
+        lag: <e_i(t), e_i(t + 1)>, float64 (calls - 1, names).
+        maps: attention to the words, mean over layers, heads and words, float32 (calls, names,
+            height, width) of the latent; None unless asked for.
+    """
+
+    key: str
+    pixels: npt.NDArray[np.uint8]
+    names: tuple[str, ...]
+    words: dict[str, tuple[int, ...]]
+    strength: Array
+    gram: Array
+    lag: Array
+    maps: npt.NDArray[np.float32] | None
+
+
+def check_traceable(generator: Generator) -> DiffusersGenerator:
+    """The generator, if its cross-attention can be recorded.
+
+    Raises:
+        ConfigError: another family of models, long texts in chunks, or reference mode.
+    """
+    if not isinstance(generator, DiffusersGenerator) or generator.config.family not in FAMILIES:
+        family = getattr(generator.config, "family", None) if hasattr(generator, "config") else None
+        raise ConfigError(
+            f"generator {family or generator.ref().name} cannot be traced: attention is recorded "
+            "in the U-Nets of Stable Diffusion 1.x, 2.x and XL only; choose one of these"
+        )
+    if generator.config.long_text != "truncate" or generator.mode != "canonical":
+        raise ConfigError("tracing needs long_text=truncate and canonical mode; leave both out")
+    return generator
+
+
+def trace(generator: Generator, watches: Sequence[Watch]) -> Iterator[Trace]:
+    """Draw each picture and watch it; results come batch by batch, in order.
+
+    Args:
+        generator: a Stable Diffusion 1.x, 2.x or XL pipeline in canonical mode.
+        watches: all with the same names.
+
+    Raises:
+        ConfigError: the generator, a rule or a text cannot be watched.
+    """
+    traced = check_traceable(generator)
+    if not watches:
+        return
+    for watch in watches:
+        if watch.request.generator != traced.ref():
+            raise ConfigError("a request names another generator than the one that draws it")
+        if list(watch.looks) != list(watches[0].looks):
+            raise ConfigError("all pictures of a trace are watched under the same names")
+    network = traced._load()
+    size = traced._batch_size(network)
+    for start in range(0, len(watches), size):
+        with torch.inference_mode():
+            batch = _trace_batch(traced, network, watches[start : start + size])
+        yield from batch
+
+
+def _trace_batch(
+    generator: DiffusersGenerator, network: Network, watches: Sequence[Watch]
+) -> list[Trace]:
+    texts: list[Text] = []
+    lanes: list[Lane] = []
+    places: list[dict[str, int]] = []
+    focus: dict[int, tuple[int, ...]] = {}
+    for watch in watches:
+        lane, place = _lane(generator, watch, texts)
+        lanes.append(lane)
+        places.append(place)
+        for name, row in place.items():
+            focus[row] = words_of(network, watch.looks[name])
+    recorder = _Recorder(network, focus, maps=any(watch.maps for watch in watches))
+    # the loop only sees a network; rows of the encoding say which picture and text a row is
+    denoiser = Denoiser(cast("Network", recorder), generator._schedule)
+    encoding = network.encode(texts)
+    marked = _Marked(encoding.context, encoding.pooled, recorder=recorder)
+    state = denoiser.begin(lanes)
+    names = list(watches[0].looks)
+    seen: list[_Seen] = [_Seen(names, place) for place in places]
+    while state.index < len(denoiser.steps):
+        recorder.begin(denoiser.steps[state.index])
+        denoiser.advance(state, lanes, marked)
+        for one in seen:
+            one.take(recorder)
+    pixels, _ = network.decode(state.latents)
+    return [
+        seen[i].trace(watch, pixels[i], {name: focus[places[i][name]] for name in names})
+        for i, watch in enumerate(watches)
+    ]
+
+
+def _lane(
+    generator: DiffusersGenerator, watch: Watch, texts: list[Text]
+) -> tuple[Lane, dict[str, int]]:
+    """The lane of a picture, whose texts have rows of their own, and the row of each look."""
+    bound = generator._bind(watch.request)
+    own = generator._texts(watch.request, bound)
+    rows: dict[Text, int] = {}
+
+    def row(text: Text) -> int:
+        if text not in rows:
+            rows[text] = len(texts)
+            texts.append(text)
+        return rows[text]
+
+    branches = {branch: row(text) for branch, text in own.items()}
+    empty: Text = None if generator.pipeline.zeros_for_empty else ""
+    extra = {}
+    place = {}
+    for number, (name, look) in enumerate(watch.looks.items()):
+        place[name] = row(look.text or empty)
+        extra[negative(FIRST_WATCHED + number)] = place[name]
+    rule = _Asking(bound.rule, tuple(extra))
+    lane = Lane(
+        seed=watch.request.seed,
+        rule=rule,
+        group=(bound.group, len(extra)),
+        texts={**branches, **extra},
+    )
+    return lane, place
+
+
+def words_of(network: Network, look: Look) -> tuple[int, ...]:
+    """Token positions of the words of a look's focus, begin, end and padding left out.
+
+    Raises:
+        ConfigError: the focus does not end the text, or is cut off with it.
+    """
+    if not look.text:
+        return ()
+    last = network.tokens(look.text) - 1
+    count = last - 1
+    if look.focus is not None:
+        if not look.text.endswith(look.focus):
+            raise ConfigError("the words to look at have to end the text they are looked for in")
+        count = network.tokens(look.focus) - 2
+    if last > network.length - 1:
+        if look.focus is not None:
+            raise ConfigError(
+                f"a text of {last + 1} tokens is cut at {network.length}, and the words to look at "
+                "are lost; shorten it"
+            )
+        last, count = network.length - 1, network.length - 2
+    return tuple(range(last - count, last))
+
+
+def attention_strength(
+    query: torch.Tensor, key: torch.Tensor, *, scale: float, size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention maps of one layer, upsampled, and their strength by token.
+
+    As the code behind Ban et al. computes it (``compute_activation_ratio``): the probabilities
+    softmax(scale Q K^T) of each head are upsampled to the latent's size (bicubic), clipped at 0 and
+    squared; the mean over the picture is the strength of a token in a head. Their mean over tokens
+    and sum over heads and layers is E_t.
+
+    Args:
+        query: (rows, heads, positions, width).
+        key: (rows, heads, tokens, width).
+        scale: of the scalar products.
+        size: (height, width) of the latent.
+
+    Returns:
+        Strengths summed over heads, float64 (rows, tokens), and maps summed over heads, float32
+        (rows, tokens, height, width).
+    """
+    rows, heads, positions, _ = query.shape
+    tokens = key.shape[2]
+    height, width = layer_size(positions, size)
+    probability = (query.float() @ key.float().transpose(-1, -2) * scale).softmax(dim=-1)
+    maps = probability.transpose(-1, -2).reshape(rows, heads * tokens, height, width)
+    upsampled = torch.nn.functional.interpolate(maps, size=size, mode="bicubic").clamp_(min=0)
+    split = upsampled.view(rows, heads, tokens, *size)
+    strength = split.square().mean(dim=(-1, -2)).double().sum(dim=1)
+    return strength, split.sum(dim=1)
+
+
+def layer_size(positions: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a layer with `positions`, of a latent of `size` halved some times."""
+    height, width = size
+    while height * width > positions:
+        height, width = math.ceil(height / 2), math.ceil(width / 2)
+    if height * width != positions:
+        raise ConfigError(f"a layer of {positions} positions does not fit a latent of {size}")
+    return height, width
+
+
+class _Asking(Rule):
+    """A rule that has more predicted than it needs."""
+
+    def __init__(self, rule: Rule, extra: tuple[Branch, ...]) -> None:
+        super().__init__(rule.config, scale=rule.scale, weights=rule.weights)
+        self.rule = rule
+        self.extra = extra
+
+    def needs(self, step: Step) -> tuple[Branch, ...]:
+        own = self.rule.needs(step)
+        if any(branch.steer is not None for branch in own):
+            raise ConfigError(
+                "a rule that acts inside attention cannot be traced; choose cfg or window"
+            )
+        return (*own, *self.extra)
+
+    def combine(
+        self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any
+    ) -> tuple[torch.Tensor, Any]:
+        return self.rule.combine(predictions, x_t, step, state)
+
+
+@dataclass(frozen=True)
+class _Marked(Encoding):
+    """An encoding that tells the recorder which of its rows the next call is about."""
+
+    recorder: _Recorder
+
+    def take(self, index: torch.Tensor) -> Encoding:
+        self.recorder.about = index.tolist()
+        return super().take(index)
+
+
+class _Recorder:
+    """Stands for the network in one batch and keeps what a call saw, by row of the encoding."""
+
+    def __init__(self, network: Network, focus: dict[int, tuple[int, ...]], *, maps: bool) -> None:
+        self.network = network
+        self.focus = focus
+        self.with_maps = maps
+        self.about: list[int] = []
+        self.step: Step | None = None
+        self.noise: dict[int, torch.Tensor] = {}
+        self.strength: dict[int, torch.Tensor] = {}
+        self.maps: dict[int, torch.Tensor] = {}
+        self._layers = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+    def begin(self, step: Step) -> None:
+        """Forget the call before."""
+        self.step = step
+        for kept in (self.noise, self.strength, self.maps):
+            kept.clear()
+
+    def predict(self, x: torch.Tensor, timestep: torch.Tensor, texts: Encoding) -> torch.Tensor:
+        """As the network's own, whose layers are listened to."""
+        self._layers = 0
+        first = {row: at for at, row in reversed(list(enumerate(self.about)))}
+        with _listening(self.network.unet, self, list(first.items())):
+            predicted = self.network.predict(x, timestep, texts)
+        noise = self._noise(predicted, x)
+        for row, at in first.items():
+            self.noise[row] = noise[at].flatten()
+            if row in self.maps and self._layers:
+                self.maps[row] /= self._layers
+        return predicted
+
+    def hear(
+        self, query: torch.Tensor, key: torch.Tensor, scale: float, rows: list[tuple[int, int]]
+    ) -> None:
+        """Add one layer's attention."""
+        _, height, width = self.network.latent_shape
+        heads, tokens = query.shape[1], key.shape[2]
+        if query.shape[2] * 64 == height * width:
+            return  # the authors' code skips maps an eighth of the latent's size
+        self._layers += heads
+        chunk = max(1, MAX_ELEMENTS // (heads * tokens * height * width))
+        for start in range(0, len(rows), chunk):
+            block = rows[start : start + chunk]
+            index = torch.tensor([at for _, at in block], device=query.device)
+            strength, maps = attention_strength(
+                query[index], key[index], scale=scale, size=(height, width)
+            )
+            for i, (row, _) in enumerate(block):
+                self.strength[row] = self.strength.get(row, 0.0) + strength[i]
+                positions = self.focus.get(row, ())
+                if self.with_maps and positions:
+                    self.maps[row] = self.maps.get(row, 0.0) + maps[i, list(positions)].mean(dim=0)
+
+    def _noise(self, predicted: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """The noise behind a prediction: eps = alpha v + sigma x, or (x - alpha x0) / sigma."""
+        assert self.step is not None
+        predicted, x = predicted.double(), x.double()
+        if self.step.space == "epsilon":
+            return predicted
+        sigma = 1.0 / math.hypot(1.0, 1.0 / self.step.sigma) if self.step.sigma > 0 else 0.0
+        alpha = 1.0 / math.hypot(1.0, self.step.sigma)
+        if self.step.space == "v_prediction":
+            return alpha * predicted + sigma * x
+        if self.step.space == "sample" and sigma > 0:
+            return (x - alpha * predicted) / sigma
+        raise ConfigError(f"a prediction of kind {self.step.space} cannot be traced at this step")
+
+
+@contextlib.contextmanager
+def _listening(unet: Any, recorder: _Recorder, rows: list[tuple[int, int]]) -> Iterator[None]:
+    """Inside, cross-attention layers of the down and up blocks tell the recorder what they saw."""
+    layers = [
+        module
+        for name, module in unet.named_modules()
+        if getattr(module, "is_cross_attention", False)
+        and hasattr(module, "set_processor")
+        and name.startswith(("down_blocks.", "up_blocks."))
+    ]
+    kept = [layer.processor for layer in layers]
+    try:
+        for layer, own in zip(layers, kept, strict=True):
+            layer.set_processor(_Listener(own, recorder, rows))
+        yield
+    finally:
+        for layer, own in zip(layers, kept, strict=True):
+            layer.set_processor(own)
+
+
+class _Listener:
+    """A layer's own processor, and an ear."""
+
+    def __init__(self, own: Any, recorder: _Recorder, rows: list[tuple[int, int]]) -> None:
+        self.own = own
+        self.recorder = recorder
+        self.rows = rows
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+        **options: Any,
+    ) -> torch.Tensor:
+        result: torch.Tensor = self.own(
+            attn,
+            hidden_states,
+            encoder_hidden_states=encoder_hidden_states,
+            attention_mask=attention_mask,
+            temb=temb,
+            **options,
+        )
+        if encoder_hidden_states is None or attention_mask is not None:
+            raise ConfigError("tracing takes cross-attention to a text without a mask")
+        context = encoder_hidden_states
+        if attn.norm_cross:
+            context = attn.norm_encoder_hidden_states(context)
+        query, key = attn.to_q(hidden_states), attn.to_k(context)
+        query, key = (
+            item.reshape(*item.shape[:2], attn.heads, -1).transpose(1, 2) for item in (query, key)
+        )
+        if attn.norm_q is not None:
+            query = attn.norm_q(query)
+        if attn.norm_k is not None:
+            key = attn.norm_k(key)
+        self.recorder.hear(query, key, float(attn.scale), self.rows)
+        return result
+
+
+class _Seen:
+    """What one picture's calls saw so far."""
+
+    def __init__(self, names: list[str], place: dict[str, int]) -> None:
+        self.names = names
+        self.rows = [place[name] for name in names]
+        self.strength: list[Array] = []
+        self.gram: list[Array] = []
+        self.lag: list[Array] = []
+        self.maps: list[npt.NDArray[np.float32]] = []
+        self._before: torch.Tensor | None = None
+
+    def take(self, recorder: _Recorder) -> None:
+        """Keep what the recorder has of this picture."""
+        noise = torch.stack([recorder.noise[row] for row in self.rows])
+        self.gram.append((noise @ noise.T).cpu().numpy())
+        if self._before is not None:
+            self.lag.append((self._before * noise).sum(dim=1).cpu().numpy())
+        self._before = noise
+        strength = torch.stack([recorder.strength[row] for row in self.rows])
+        self.strength.append(strength.cpu().numpy())
+        if recorder.with_maps:
+            blank = torch.zeros(recorder.network.latent_shape[1:])
+            maps = [recorder.maps[row].cpu() if row in recorder.maps else blank
+                    for row in self.rows]  # fmt: skip
+            self.maps.append(torch.stack(maps).float().numpy())
+
+    def trace(
+        self, watch: Watch, pixels: npt.NDArray[np.uint8], words: dict[str, tuple[int, ...]]
+    ) -> Trace:
+        """The whole of it."""
+        return Trace(
+            key=watch.request.key(),
+            pixels=pixels,
+            names=tuple(self.names),
+            words=words,
+            strength=np.stack(self.strength),
+            gram=np.stack(self.gram),
+            lag=np.stack(self.lag) if self.lag else np.zeros((0, len(self.names))),
+            maps=np.stack(self.maps) if watch.maps else None,
+        )
