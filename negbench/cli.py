@@ -16,10 +16,14 @@ from typing import Annotated, Any
 import typer
 
 from negbench import __version__
+from negbench.compare.commands import compare
 from negbench.conformance.commands import check_plugin
 from negbench.database.commands import build_db, db_app
 from negbench.errors import NegbenchError, one_line
+from negbench.progress import progress_bar
 from negbench.protocols.commands import score_verdicts
+from negbench.score.commands import export, score
+from negbench.train.commands import train_negopt
 
 app = typer.Typer(
     name="negbench",
@@ -32,6 +36,9 @@ app = typer.Typer(
 app.command("build-db")(build_db)
 app.command("score-verdicts")(score_verdicts)
 app.command("check-plugin")(check_plugin)
+app.command("score")(score)
+app.command("export")(export)
+app.command("compare")(compare)
 app.add_typer(db_app, name="db")
 
 Params = Annotated[
@@ -43,22 +50,6 @@ Plugins = Annotated[
     typer.Option("--plugin", metavar="FILE.py", help="Python file that registers a part."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-
-
-@contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Any]:
-    """A progress bar on stderr; plain lines are left out when nobody watches."""
-    from tqdm import tqdm
-
-    with tqdm(
-        total=total,
-        desc=label,
-        unit="",
-        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]",
-        file=sys.stderr,
-        dynamic_ncols=True,
-    ) as bar:
-        yield bar
 
 
 def _emit(value: Any) -> None:
@@ -336,6 +327,7 @@ def miniature(
 
 train_app = typer.Typer(no_args_is_help=True, help="Train models.", rich_markup_mode=None)
 app.add_typer(train_app, name="train")
+train_app.command("negopt")(train_negopt)
 
 
 @train_app.command("miniature")

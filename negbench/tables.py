@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from negbench.errors import one_line
+from negbench.numbers import arrow, p_value, tex, with_interval
 from negbench.record import Record
 from negbench.types import Estimate, PairedDifference
 
@@ -20,32 +21,6 @@ def records_json(records: Sequence[Record]) -> dict[str, Any]:
         {**record.model_dump(mode="json"), "folder": str(record.folder)} for record in records
     ]
     return dumped[0] if len(dumped) == 1 else {"records": dumped}
-
-
-def _number(value: float, unit: str) -> str:
-    if unit == "count":
-        return f"{value:.1f}".rstrip("0").rstrip(".")
-    digits = 2 if abs(value) >= 100 else 3 if abs(value) >= 1 else 4
-    return f"{value:.{digits}f}"
-
-
-def _with_interval(value: float | None, ci95: tuple[float, float] | None, unit: str) -> str:
-    if value is None:
-        return "unscored"
-    text = _number(value, unit)
-    if ci95 is None:
-        return text
-    return f"{text} [{_number(ci95[0], unit)}, {_number(ci95[1], unit)}]"
-
-
-def _p(p: float | None) -> str:
-    if p is None:
-        return ""
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.1g}"
-
-
-def _arrow(higher_is_better: bool | None) -> str:  # noqa: FBT001
-    return "" if higher_is_better is None else "↑" if higher_is_better else "↓"
 
 
 def _verdict(paired: PairedDifference) -> str:
@@ -99,11 +74,11 @@ def _metric_rows(table: Any, records: Sequence[Record], metric: str) -> None:
     if all(estimate is None for _, estimate in estimates):
         return
     unit = next(e.unit for _, e in estimates if e is not None)
-    name = f"{metric} {_arrow(next(e.higher_is_better for _, e in estimates if e is not None))}"
+    name = f"{metric} {arrow(next(e.higher_is_better for _, e in estimates if e is not None))}"
     if unit not in ("1", "score"):
         name += f" ({unit})"
     if twin is not None and metric != "clip_to_negative":
-        interval = _with_interval(twin.value, twin.ci95, unit)
+        interval = with_interval(twin.value, twin.ci95, unit)
         table.add_row(name, TWIN, interval, "", "", str(twin.n_scored), "")
         name = ""
     for record, estimate in estimates:
@@ -114,9 +89,9 @@ def _metric_rows(table: Any, records: Sequence[Record], metric: str) -> None:
         table.add_row(
             name,
             one_line(record.label, limit=40),
-            _with_interval(estimate.value, estimate.ci95, unit),
-            _with_interval(paired.delta, paired.ci95, unit) if paired else "",
-            _p(paired.p) if paired else "",
+            with_interval(estimate.value, estimate.ci95, unit),
+            with_interval(paired.delta, paired.ci95, unit) if paired else "",
+            p_value(paired.p) if paired else "",
             f"{estimate.n_scored}{unscored}",
             _verdict(paired) if paired else "",
         )
@@ -178,17 +153,6 @@ def as_csv_table(records: Sequence[Record]) -> str:
     return buffer.getvalue()
 
 
-_TEX = {c: "\\" + c for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in one_line(text))
-
-
 def as_latex_table(records: Sequence[Record]) -> str:
     """A booktabs table: a row a method, a column a metric, intervals beside the values."""
     metrics = [estimate.metric for estimate in records[0].estimates]
@@ -201,16 +165,16 @@ def as_latex_table(records: Sequence[Record]) -> str:
     lines = [
         r"\begin{tabular}{l" + "r" * len(metrics) + "}",
         r"\toprule",
-        " & ".join(["method", *(f"{_tex(m)} {directions[m]}".strip() for m in metrics)]) + r" \\",
+        " & ".join(["method", *(f"{tex(m)} {directions[m]}".strip() for m in metrics)]) + r" \\",
         r"\midrule",
     ]
     rows = [(TWIN, records[0].twin_estimates), *((r.label, r.estimates) for r in records)]
     for label, estimates in rows:
-        cells = [_tex(label)]
+        cells = [tex(label)]
         for metric in metrics:
             found = _find(estimates, metric)
             cells.append(
-                "" if found is None else _with_interval(found.value, found.ci95, found.unit)
+                "" if found is None else with_interval(found.value, found.ci95, found.unit)
             )
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
