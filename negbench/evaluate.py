@@ -12,9 +12,10 @@ from negbench.drawing import Drawing, provenance
 from negbench.errors import RecordError
 from negbench.files import LineWriter, make_folder
 from negbench.metrics.base import SetMetric
-from negbench.plan import Job, Resolved, Wanted
+from negbench.plan import Job, Resolved
 from negbench.progress import Progress, silent
 from negbench.record import Record, Sample, load_record, read_samples, run_folder, save_record
+from negbench.requests import Wanted
 from negbench.scoring import Scoring
 from negbench.store import FeatureStore
 from negbench.summary import summarise
@@ -46,7 +47,7 @@ def evaluate(resolved: Resolved, *, progress: Progress = silent, command: str = 
         return [record for record in finished if record is not None]
     drawing = Drawing(resolved)
     drawing.draw(
-        (key for job in open_jobs for w in job.todo for key in (w.twin_key, w.treated_key)),
+        (key for job in open_jobs for wanted in job.todo for key in wanted.requests()),
         progress=progress,
     )
     scoring = Scoring(resolved, drawing)
@@ -63,6 +64,7 @@ def evaluate(resolved: Resolved, *, progress: Progress = silent, command: str = 
         "seconds": round(time.time() - started, 3),
         "images_drawn": drawing.n_drawn,
         "evaluations_drawn": drawing.n_evaluations,
+        "evaluations_saved": drawing.n_shared,
     }
     facts = {**provenance(), "generator": resolved.generator.describe()}
     return [job.close(facts, session) for job in open_jobs]
@@ -77,12 +79,16 @@ def _sessions(record: Record | None) -> list[object]:
 
 
 def _keep_columns(before: Record, record: Record) -> None:
-    """Carry over the columns of metrics that `record` does not have."""
+    """Carry over the columns of metrics that `record` does not have, and what follows from them."""
     others = {name: ref for name, ref in before.metrics.items() if name not in record.metrics}
+    if not others:
+        return
     record.metrics = {**record.metrics, **others}
-    record.estimates += [e for e in before.estimates if e.metric in others]
-    record.twin_estimates += [e for e in before.twin_estimates if e.metric in others]
-    record.paired += [p for p in before.paired if p.metric in others]
+    for name in ("estimates", "twin_estimates", "paired"):
+        now = getattr(record, name)
+        known = {item.metric for item in now}
+        now += [item for item in getattr(before, name) if item.metric not in known]
+    record.breakdown = record.breakdown or before.breakdown
 
 
 class _OpenJob:
@@ -101,7 +107,7 @@ class _OpenJob:
         sample = self.known.get(wanted.id)
         if sample is None:
             return False
-        if (sample.treated.key, sample.twin.key) != (wanted.treated_key, wanted.twin_key):
+        if {side: image.key for side, image in sample.images().items()} != wanted.keys():
             raise RecordError(
                 f"{self.folder} holds samples of another plan; move it away and run again"
             )
@@ -154,10 +160,16 @@ class _OpenJob:
             notes=list(self.job.notes),
         )
         if ordered:
-            summary = summarise(self.resolved.metrics, ordered, self.row_stores())
+            summary = summarise(
+                self.resolved.metrics,
+                ordered,
+                self.row_stores(),
+                removal=self.resolved.benchmark.removal,
+            )
             record.estimates = summary.estimates
             record.twin_estimates = summary.twin_estimates
             record.paired = summary.paired
+            record.breakdown = summary.breakdown
             record.notes += summary.notes
         if before is not None and before.n_samples == record.n_samples:
             _keep_columns(before, record)

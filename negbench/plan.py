@@ -21,40 +21,17 @@ from negbench.params import build_config
 from negbench.protocols import Benchmark, load_benchmark
 from negbench.protocols.cases import dataset_digest, load_cases
 from negbench.record import Plan
+from negbench.requests import Requests, Wanted, distinct_guidance
 from negbench.store import default_cache
-from negbench.types import (
-    Case,
-    Guidance,
-    ImageRequest,
-    Ref,
-    Treatment,
-    canonical_json,
-    seed_of,
-    sha256_hex,
-)
+from negbench.types import Case, Guidance, ImageRequest, Ref, Treatment, canonical_json, sha256_hex
 
 MINIATURE = "miniature"
 METHOD_SEED = 0
 """Seed of methods that draw at random; fixed, so that a benchmark has one answer a method."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One sample of a plan: a case, a noise, the treated request and its twin's."""
-
-    case: Case
-    replicate: int
-    seed: int
-    treatment: Treatment
-    treated: ImageRequest
-    twin: ImageRequest
-    treated_key: str
-    twin_key: str
-
-    @property
-    def id(self) -> tuple[str, int]:
-        """Case and replicate."""
-        return self.case.id, self.replicate
+NOT_TOLD = (
+    "{label} writes the same whatever the concept, so its placebo is itself and net_removal is 0 "
+    "by construction"
+)
 
 
 @dataclass
@@ -83,12 +60,11 @@ class Resolved:
     options: RunOptions
 
     def requests(self) -> dict[str, ImageRequest]:
-        """Every distinct image of this shard by key, twins included, case by case."""
+        """Every distinct image of this shard by key, twins and arms included, case by case."""
         requests: dict[str, ImageRequest] = {}
         for job in self.jobs:
             for wanted in self.mine(job):
-                requests.setdefault(wanted.twin_key, wanted.twin)
-                requests.setdefault(wanted.treated_key, wanted.treated)
+                requests |= {k: v for k, v in wanted.requests().items() if k not in requests}
         return requests
 
     def rates(self) -> dict[str, float]:
@@ -181,7 +157,9 @@ def make_plan(
     carried = resolve_guidance(guidance, guidance_params or {}, base=twin_guidance)
     for rule in (twin_guidance, carried):
         drawer.check_guidance(rule)
-    cases, training = load_cases(bench, db=db, prompts=prompts, limit=limit)
+    cases, training = load_cases(bench, db=db, prompts=prompts)
+    placebos = _placebos(bench, cases)
+    cases = cases[:limit]
     count = replicates or bench.replicates
     resolved = Resolved(
         benchmark=bench,
@@ -201,15 +179,27 @@ def make_plan(
     for label, name in named:
         method = build_method(name, params[label], training)
         built.append((label, name, method))
+    unrelated = {case.id: placebos[case.id] for case in cases} if placebos else {}
     bench_ref = Ref(
         name=bench.name,
         version=bench.version,
-        params={"protocol": bench.protocol, "cases": len(cases)},
+        params={
+            "protocol": bench.protocol,
+            "cases": len(cases),
+            **_removal_params(bench, unrelated),
+        },
     )
     about = _about_generator(bench, generator, drawer)
+    requests = Requests(drawer.ref(), bench.title, twin_guidance, carried)
     for label, name, method in built:
         treatments, notes = treat_cached(method, name, cases, cache=resolved.cache)
-        requests_for = _requests_of(drawer.ref(), bench.title, twin_guidance, carried)
+        others: list[Treatment] = []
+        if unrelated:
+            told = [case.model_copy(update={"concept": unrelated[case.id]}) for case in cases]
+            others, _ = treat_cached(method, name, told, cache=resolved.cache)
+            if others == treatments:
+                notes = [*notes, NOT_TOLD.format(label=label)]
+        _refuse_ignored(drawer, requests, [*treatments, *others])
         plan = Plan(
             benchmark=bench_ref,
             dataset=dataset_digest(cases),
@@ -224,10 +214,9 @@ def make_plan(
             generator=drawer.ref(),
         )
         wanted: list[Wanted] = []
-        for case, treatment in zip(cases, treatments, strict=True):
-            if treatment.guidance is not None:
-                drawer.check_guidance(treatment.guidance)
-            wanted.extend(requests_for(case, treatment, r) for r in range(count))
+        for number, (case, treatment) in enumerate(zip(cases, treatments, strict=True)):
+            placebo = (unrelated[case.id], others[number]) if unrelated else None
+            wanted.extend(requests.of(case, treatment, r, placebo=placebo) for r in range(count))
         resolved.jobs.append(Job(label=label, plan=plan, wanted=wanted, notes=[*about, *notes]))
     return resolved
 
@@ -244,23 +233,34 @@ def _about_generator(bench: Benchmark, spec: str | None, drawer: Generator) -> l
     ]
 
 
-def _requests_of(generator: Ref, title: str, twin: Guidance, carried: Guidance) -> Any:
-    def build(case: Case, treatment: Treatment, replicate: int) -> Wanted:
-        seed = seed_of(title, case.prompt, replicate)
-        negatives = tuple(n for n in treatment.negatives if n.text.strip())
-        applied = treatment.model_copy(
-            update={"negatives": negatives, "guidance": treatment.guidance or carried}
-        )
-        if not negatives and treatment.guidance is None and carried.kind in ("cfg", "window"):
-            applied = applied.model_copy(update={"guidance": twin})
-        plain = Treatment(prompt=case.prompt, guidance=twin)
-        treated = ImageRequest(generator=generator, treatment=applied, seed=seed)
-        without = ImageRequest(generator=generator, treatment=plain, seed=seed)
-        return Wanted(
-            case, replicate, seed, applied, treated, without, treated.key(), without.key()
-        )
+def _placebos(bench: Benchmark, cases: Sequence[Case]) -> dict[str, str]:
+    """For a removal protocol, an unrelated concept by case id."""
+    if bench.removal is None:
+        return {}
+    from negbench.protocols.case_sets import load_case_set
+    from negbench.protocols.placebo import choose_placebos
 
-    return build
+    own = load_case_set(bench.data.case_set) if bench.data.case_set else []
+    return choose_placebos(cases, [*cases, *own])
+
+
+def _removal_params(bench: Benchmark, placebos: Mapping[str, str]) -> dict[str, Any]:
+    if bench.removal is None:
+        return {}
+    return {
+        **bench.removal.model_dump(mode="json"),
+        "placebos": sha256_hex(canonical_json(dict(placebos))),
+    }
+
+
+def _refuse_ignored(drawer: Generator, requests: Requests, treatments: Sequence[Treatment]) -> None:
+    """Refuse rules that cannot be carried out, and those under which a negative does nothing."""
+    for treatment in treatments:
+        if treatment.guidance is not None:
+            drawer.check_guidance(treatment.guidance)
+    for applied in distinct_guidance([requests.applied(item) for item in treatments]):
+        assert applied.guidance is not None
+        drawer.refuse_ignored(applied.guidance, applied.negatives)
 
 
 def _labels(methods: Sequence[str]) -> list[tuple[str, str]]:

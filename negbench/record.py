@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from negbench.errors import RecordError
 from negbench.files import read_json, read_lines, write_json
@@ -69,7 +76,12 @@ class ImageResult(BaseModel):
 
 
 class Sample(BaseModel):
-    """One case drawn with one noise: the treated image and its twin."""
+    """One case drawn with one noise: the treated image, its twin, and a protocol's further arms.
+
+    Attributes:
+        arms: arm -> image (`negbench.requests.ARMS`); empty in the quality protocol.
+        placebo: the unrelated concept of the arm ``placebo``, None without that arm.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -82,13 +94,42 @@ class Sample(BaseModel):
     treatment: Treatment
     treated: ImageResult
     twin: ImageResult
+    arms: dict[str, ImageResult] = Field(default_factory=dict)
+    placebo: str | None = None
     metrics: dict[str, str] = Field(default_factory=dict)
     """Metric name -> digest of the metric that made the scores."""
+
+    @model_serializer(mode="wrap")
+    def _without_blanks(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A sample without arms has the fields that it had before there were arms."""
+        return _without(dump(self), ("arms", "placebo"))
+
+    def images(self) -> dict[str, ImageResult]:
+        """All images by side: ``treated``, ``twin`` and the arms."""
+        return {"treated": self.treated, "twin": self.twin, **self.arms}
 
     @property
     def id(self) -> tuple[str, int]:
         """Case and replicate."""
         return self.case, self.replicate
+
+
+class Breakdown(BaseModel):
+    """The same numbers over a part of the cases.
+
+    Attributes:
+        by: what the cases are parted by, for example ``category``.
+        group: the part, for example ``attribute``.
+        n_cases: cases in it.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: str
+    group: str
+    n_cases: int
+    estimates: list[Estimate] = Field(default_factory=list)
+    paired: list[PairedDifference] = Field(default_factory=list)
 
 
 class Record(BaseModel):
@@ -108,8 +149,14 @@ class Record(BaseModel):
     estimates: list[Estimate] = Field(default_factory=list)
     twin_estimates: list[Estimate] = Field(default_factory=list)
     paired: list[PairedDifference] = Field(default_factory=list)
+    breakdown: list[Breakdown] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     folder: Path | None = Field(default=None, exclude=True)
+
+    @model_serializer(mode="wrap")
+    def _without_blanks(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A record without a breakdown has the fields that it had before there were any."""
+        return _without(dump(self), ("breakdown",))
 
     def samples(self) -> list[Sample]:
         """All samples of the run in a fixed order (by case and replicate)."""
@@ -118,13 +165,20 @@ class Record(BaseModel):
         return sorted(read_samples(self.folder).values(), key=lambda sample: sample.id)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a sample: case, prompt, negative, seed, a column a score, twin's with ``twin_``.
+        """One row a sample: case, prompt, negative, seed, a column a score.
+
+        Columns of the twin begin with ``twin_``, those of further arms with the arm's name.
 
         A score that does not exist is NaN there, and its reason stands in ``<metric>_unscored``.
         """
         import pandas as pd
 
         return pd.DataFrame([_flat(sample) for sample in self.samples()])
+
+
+def _without(data: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """`data` without those of `names` that are empty."""
+    return {key: value for key, value in data.items() if value or key not in names}
 
 
 def _flat(sample: Sample) -> dict[str, Any]:
@@ -138,7 +192,11 @@ def _flat(sample: Sample) -> dict[str, Any]:
         "key": sample.treated.key,
         "twin_key": sample.twin.key,
     }
-    for prefix, image in (("", sample.treated), ("twin_", sample.twin)):
+    if sample.arms:
+        row |= {"concept": sample.concept, "placebo": sample.placebo}
+        row |= {f"{arm}_key": image.key for arm, image in sample.arms.items()}
+    for side, image in sample.images().items():
+        prefix = "" if side == "treated" else f"{side}_"
         for name, score in image.scores.items():
             row[prefix + name] = score.value
             if score.unscored is not None:
@@ -182,17 +240,19 @@ def read_samples(folder: Path) -> dict[tuple[str, int], Sample]:
 
 
 def _join(first: Sample, second: Sample) -> Sample:
-    if (first.treated.image, first.twin.image) != (second.treated.image, second.twin.image):
+    before, after = first.images(), second.images()
+    if {k: v.image for k, v in before.items()} != {k: v.image for k, v in after.items()}:
         return second
+    joined = {
+        side: image.model_copy(update={"scores": {**before[side].scores, **image.scores}})
+        for side, image in after.items()
+    }
     return second.model_copy(
         update={
             "metrics": {**first.metrics, **second.metrics},
-            "treated": second.treated.model_copy(
-                update={"scores": {**first.treated.scores, **second.treated.scores}}
-            ),
-            "twin": second.twin.model_copy(
-                update={"scores": {**first.twin.scores, **second.twin.scores}}
-            ),
+            "treated": joined.pop("treated"),
+            "twin": joined.pop("twin"),
+            "arms": joined,
         }
     )
 

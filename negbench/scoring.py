@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from negbench.drawing import Drawing
 from negbench.errors import NegbenchError, PluginError, one_line
 from negbench.metrics.base import ImageMetric, Item, Network, SetMetric
-from negbench.plan import Resolved, Wanted
+from negbench.plan import Resolved
 from negbench.record import ImageResult, Sample
+from negbench.requests import Wanted
 from negbench.store import FeatureStore, ScoreStore, pixel_digest, text_key
 from negbench.types import Score
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-CHUNK = 64
-"""Samples scored together; memory holds the pixels of at most this many samples."""
+CHUNK = 128
+"""Images scored together; memory holds the pixels of at most this many."""
 
 
 class Scoring:
@@ -54,7 +55,7 @@ class Scoring:
     def score(
         self, todo: Sequence[Wanted], rows: Mapping[str, FeatureStore]
     ) -> Iterator[list[Sample]]:
-        """Scored samples, `CHUNK` at a time.
+        """Scored samples, of about `CHUNK` images at a time.
 
         Args:
             todo: samples whose images are drawn.
@@ -63,42 +64,37 @@ class Scoring:
         Raises:
             NegbenchError: a metric failed; scores made so far are kept.
         """
-        for start in range(0, len(todo), CHUNK):
-            yield self._chunk(todo[start : start + CHUNK], rows)
+        size = max(1, CHUNK // max((len(wanted.keys()) for wanted in todo), default=1))
+        for start in range(0, len(todo), size):
+            yield self._chunk(todo[start : start + size], rows)
 
     def _chunk(self, chunk: Sequence[Wanted], rows: Mapping[str, FeatureStore]) -> list[Sample]:
         pixels: dict[str, npt.NDArray[np.uint8]] = {}
         for wanted in chunk:
-            for key in (wanted.treated_key, wanted.twin_key):
+            for key in wanted.keys().values():
                 if key not in pixels:
                     pixels[key] = self.drawing.pixels(key)
         stored = self.drawing.stored
         digests = {key: stored[key].image for key in pixels}
         by_digest = {digests[key]: array for key, array in pixels.items()}
         self._embed_images(by_digest)
-        treated = [self._item(w, pixels, twin=False) for w in chunk]
-        twins = [self._item(w, pixels, twin=True) for w in chunk]
-        self._embed_texts([*treated, *twins])
-        scored_treated: list[dict[str, Score]] = [{} for _ in chunk]
-        scored_twins: list[dict[str, Score]] = [{} for _ in chunk]
+        places = [(w, side, key) for w in chunk for side, key in w.keys().items()]
+        items = [self._item(w, key, pixels, twin=side == "twin") for w, side, key in places]
+        self._embed_texts(items)
+        scored: list[dict[str, Score]] = [{} for _ in items]
         for name, metric in self.resolved.metrics.items():
-            ready = [self._with_features(name, item) for item in treated]
-            ready_twins = [self._with_features(name, item) for item in twins]
+            ready = [self._with_features(name, item) for item in items]
             if isinstance(metric, SetMetric):
-                self._keep_rows(metric, [*ready, *ready_twins], rows[name])
+                self._keep_rows(metric, ready, rows[name])
             elif isinstance(metric, ImageMetric):
-                for target, items in ((scored_treated, ready), (scored_twins, ready_twins)):
-                    for scores, score in zip(
-                        target, self._scores_of(name, metric, items), strict=True
-                    ):
-                        scores[name] = score
-        return [
-            self._sample(wanted, scored_treated[i], scored_twins[i])
-            for i, wanted in enumerate(chunk)
-        ]
+                for scores, score in zip(scored, self._scores_of(name, metric, ready), strict=True):
+                    scores[name] = score
+        by_sample: dict[tuple[str, int], dict[str, dict[str, Score]]] = {}
+        for (wanted, side, _), scores in zip(places, scored, strict=True):
+            by_sample.setdefault(wanted.id, {})[side] = scores
+        return [self._sample(wanted, by_sample[wanted.id]) for wanted in chunk]
 
-    def _item(self, wanted: Wanted, pixels: dict[str, Any], *, twin: bool) -> Item:
-        key = wanted.twin_key if twin else wanted.treated_key
+    def _item(self, wanted: Wanted, key: str, pixels: dict[str, Any], *, twin: bool) -> Item:
         return Item(
             image=self.drawing.stored[key].image,
             pixels=pixels[key],
@@ -160,12 +156,12 @@ class Scoring:
             for item in items
         ]
         known = [self.scores.get(key) for key in keys]
-        todo = [i for i, score in enumerate(known) if score is None]
+        todo = {keys[i]: items[i] for i, score in enumerate(known) if score is None}
         if todo:
-            fresh = self._fresh_scores(name, metric, [items[i] for i in todo])
-            for i, score in zip(todo, fresh, strict=True):
-                self.scores.put(keys[i], score)
-                known[i] = score
+            fresh = self._fresh_scores(name, metric, list(todo.values()))
+            for key, score in zip(todo, fresh, strict=True):
+                self.scores.put(key, score)
+            known = [self.scores.get(key) for key in keys]
         return [score for score in known if score is not None]
 
     def _fresh_scores(self, name: str, metric: ImageMetric, items: Sequence[Item]) -> list[Score]:
@@ -185,18 +181,16 @@ class Scoring:
             )
         return fresh
 
-    def _sample(self, wanted: Wanted, treated: dict[str, Score], twin: dict[str, Score]) -> Sample:
-        results = []
-        for key, scores in ((wanted.treated_key, treated), (wanted.twin_key, twin)):
+    def _sample(self, wanted: Wanted, scores: dict[str, dict[str, Score]]) -> Sample:
+        results = {}
+        for side, key in wanted.keys().items():
             stored = self.drawing.stored[key]
-            results.append(
-                ImageResult(
-                    key=key,
-                    image=stored.image,
-                    evaluations=stored.evaluations,
-                    facts=stored.facts,
-                    scores=scores,
-                )
+            results[side] = ImageResult(
+                key=key,
+                image=stored.image,
+                evaluations=stored.evaluations,
+                facts=stored.facts,
+                scores=scores[side],
             )
         return Sample(
             case=wanted.case.id,
@@ -206,7 +200,9 @@ class Scoring:
             concept=wanted.case.concept,
             tags=wanted.case.tags,
             treatment=wanted.treatment,
-            treated=results[0],
-            twin=results[1],
+            treated=results.pop("treated"),
+            twin=results.pop("twin"),
+            arms=results,
+            placebo=wanted.placebo,
             metrics=self.digests,
         )

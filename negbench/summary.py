@@ -10,7 +10,8 @@ from negbench.metrics.base import Features, Metric, SetMetric
 from negbench.types import Estimate, PairedDifference
 
 if TYPE_CHECKING:
-    from negbench.record import Sample
+    from negbench.protocols.benchmark import RemovalSpec
+    from negbench.record import Breakdown, Sample
     from negbench.stats import Contrast, Summary
     from negbench.store import FeatureStore
 
@@ -26,11 +27,16 @@ class RunSummary:
     estimates: list[Estimate] = field(default_factory=list)
     twin_estimates: list[Estimate] = field(default_factory=list)
     paired: list[PairedDifference] = field(default_factory=list)
+    breakdown: list[Breakdown] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def summarise(
-    metrics: Mapping[str, Metric], samples: Sequence[Sample], rows: Mapping[str, FeatureStore]
+    metrics: Mapping[str, Metric],
+    samples: Sequence[Sample],
+    rows: Mapping[str, FeatureStore],
+    *,
+    removal: RemovalSpec | None = None,
 ) -> RunSummary:
     """Estimates and paired differences of a run.
 
@@ -38,12 +44,21 @@ def summarise(
         metrics: the run's metrics by name.
         samples: in the plan's order, all scored by all metrics.
         rows: for each set metric, what each image adds, by image digest.
+        removal: for a removal protocol, how it counts; its numbers come first.
 
     Returns:
         A metric that says nothing of twins (a distance to the twin) has no twin estimate and no
         paired difference. A run whose every image equals its twin has no paired differences.
     """
     summary = RunSummary()
+    if removal is not None:
+        from negbench.protocols.removal import summarise_removal
+
+        found = summarise_removal(samples, spec=removal, metrics=metrics)
+        summary.estimates += found.estimates
+        summary.paired += found.paired
+        summary.breakdown += found.breakdown
+        summary.notes += found.notes
     same = all(sample.treated.key == sample.twin.key for sample in samples)
     if same:
         summary.notes.append("every image is its own twin, so there are no paired differences")

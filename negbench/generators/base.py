@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from negbench.types import Guidance, ImageRequest, Ref
+from negbench.types import Guidance, ImageRequest, Negative, Ref
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,12 @@ class Generator(ABC):
 
     def check_guidance(self, guidance: Guidance) -> None:
         """Refuse, with a NegbenchError, a rule that this generator cannot carry out."""
+
+    def refuse_ignored(self, guidance: Guidance, negatives: Sequence[Negative]) -> None:
+        """Refuse, with a NegbenchError, guidance under which `negatives` would do nothing.
+
+        A generator that knows its schedule asks `negbench.guidance.effect`; this one does not.
+        """
 
     @abstractmethod
     def image_size(self) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from negbench.generators.families import Pipeline
 from negbench.generators.schedule import OWN, Schedule
 from negbench.guidance.base import EMPTY, POSITIVE, Branch, Rule, Step, negative
 from negbench.guidance.binding import bind
+from negbench.guidance.effect import refuse_ignored, why_distilled
 from negbench.types import Guidance, ImageRequest, Negative, Ref
 from negbench.weight_files import file_digest, read_header
 
@@ -181,6 +182,24 @@ class DiffusersGenerator(Generator):
                 "reference mode takes cfg only"
             )
 
+    def refuse_ignored(self, guidance: Guidance, negatives: Sequence[Negative]) -> None:
+        """Refuse a rule that never looks at the negatives, or guidance distilled into weights."""
+        where = f"generator {self.pipeline.source.spec}"
+        refuse_ignored(
+            guidance, negatives, total=self._calls, space=self._schedule.space, where=where
+        )
+        distilled = why_distilled({"scheduler": self.pipeline.scheduler})
+        rule, _ = bind(guidance, negatives)
+        steered = (step for i in range(self._calls) for step in rule.needs(self._step(i)))
+        if distilled is not None and not any(branch.steer is not None for branch in steered):
+            raise ConfigError(
+                f"{where}: a negative prompt would have no effect: {distilled}; take a rule inside "
+                "attention, for example --guidance nag"
+            )
+
+    def _step(self, index: int) -> Step:
+        return Step(index, self._calls, 0.0, 0.0, self._schedule.space)
+
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.config.height, self.config.width
@@ -189,7 +208,7 @@ class DiffusersGenerator(Generator):
         """Rows of U-Net calls that `request` takes."""
         bound = self._bind(request)
         texts = self._texts(request, bound)
-        steps = (Step(i, self._calls, 0.0, 0.0, self._schedule.space) for i in range(self._calls))
+        steps = (self._step(i) for i in range(self._calls))
         if self.mode == "reference":
             return bound.rule.count(self._calls, self._schedule.space)
         return sum(len(_distinct(bound.rule.needs(step), texts)) for step in steps)
@@ -377,7 +396,7 @@ class DiffusersGenerator(Generator):
         return bound
 
     def _branches(self, rule: Rule) -> tuple[Branch, ...]:
-        steps = (Step(i, self._calls, 0.0, 0.0, self._schedule.space) for i in range(self._calls))
+        steps = (self._step(i) for i in range(self._calls))
         needed = (branch for step in steps for branch in rule.needs(step))
         return tuple(dict.fromkeys(plain for branch in needed for plain in branch.texts()))
 

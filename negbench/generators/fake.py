@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from negbench.errors import NegbenchError
 from negbench.generators.base import Drawn, Generator, RunOptions
 from negbench.guidance.binding import bind
-from negbench.types import Guidance, ImageRequest, Ref
+from negbench.guidance.effect import refuse_ignored
+from negbench.types import Guidance, ImageRequest, Negative, Ref
 
 
 class FakeGenerator(Generator):
@@ -49,6 +50,10 @@ class FakeGenerator(Generator):
         """As a real generator of the first family would."""
         rule, _ = bind(guidance, ())
         rule.check(family="sd", space="epsilon", total=self.config.steps)
+
+    def refuse_ignored(self, guidance: Guidance, negatives: Sequence[Negative]) -> None:
+        """As a real generator would."""
+        refuse_ignored(guidance, negatives, total=self.config.steps, where="generator fake")
 
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""

@@ -13,6 +13,7 @@ methods: Registry[Method] = Registry(
         "none": ("negbench.methods.none:NoNegative", "no negative prompt: the twin itself"),
         "static": ("negbench.methods.static:Static", "one list for every prompt"),
         "human": ("negbench.methods.human:Human", "the negative that the case's own user wrote"),
+        "concept": ("negbench.methods.concept:Concept", "the concept to remove, by its bare name"),
         "placebo": ("negbench.methods.placebo:Placebo", "another user's negative, drawn by seed"),
         "popular": ("negbench.methods.popular:Popular", "the k most frequent training tags"),
         "nearest": ("negbench.methods.nearest:Nearest", "the nearest training prompt's negative"),

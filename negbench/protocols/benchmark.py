@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from negbench.errors import ConfigError, UnknownNameError, did_you_mean
 from negbench.types import Guidance, Spec
@@ -17,23 +17,39 @@ class DataSpec(Spec):
     """Where the cases come from.
 
     Attributes:
-        source: ``miniature``, or the name of a data set that ``build-db`` makes.
-        split: whose prompts are the cases.
+        source: ``miniature``, or the name of a data set that ``build-db`` makes; its training
+            split is what methods may learn from.
+        split: whose prompts are the cases, unless there is a case set.
+        case_set: a set of cases with concepts that is shipped with negbench.
         cases: how many, in the fixed order of `order_key`; None for all.
         hint: what to do if the data set is not at hand.
     """
 
     source: str
+    case_set: str | None = None
     split: Literal["train", "validation", "test"] = "test"
     cases: int | None = Field(default=None, ge=1)
     hint: str = ""
+
+
+class RemovalSpec(Spec):
+    """How a removal protocol counts.
+
+    Attributes:
+        threshold: a concept counts as visible where its probability is greater than this.
+        distance: the metric by which pictures are close to their twin; a symmetric one.
+    """
+
+    threshold: float = Field(default=0.5, ge=0, lt=1)
+    distance: str = "ssim"
 
 
 class Benchmark(Spec):
     """One versioned benchmark; a change that alters a result is a new version.
 
     Attributes:
-        protocol: which question is asked (``quality``).
+        protocol: which question is asked: ``quality``, ``removal`` or ``timing``.
+        removal: how the removal protocol counts; None in every other protocol.
         replicates: noises a case.
         generator: default generator, and `generator_options` its parameters.
         guidance: plain CFG of the twins and, unless a method or the user says otherwise, of the
@@ -45,7 +61,8 @@ class Benchmark(Spec):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._+-]*$")
     version: int = Field(ge=1)
-    protocol: Literal["quality"] = "quality"
+    protocol: Literal["quality", "removal", "timing"] = "quality"
+    removal: RemovalSpec | None = None
     summary: str
     data: DataSpec
     replicates: int = Field(ge=1)
@@ -54,6 +71,16 @@ class Benchmark(Spec):
     guidance: Guidance
     metrics: dict[str, dict[str, JsonValue]]
     effect_sd: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counts_removal(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        removal = data.get("protocol") == "removal"
+        if data.get("removal") is not None and not removal:
+            raise ValueError('a table [removal] needs protocol = "removal"')
+        return {**data, "removal": data.get("removal") or {}} if removal else data
 
     @property
     def title(self) -> str:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from negbench.errors import DataError, MissingError
 from negbench.methods.base import Pair
 from negbench.protocols.benchmark import Benchmark
+from negbench.protocols.case_sets import load_case_set, tags_of_row
 from negbench.types import Case, canonical_json, sha256_hex
 
 TAG_COLUMNS = ("subject", "style", "background", "category")
@@ -74,6 +75,10 @@ def load_cases(
     source = db or benchmark.data.source
     if prompts is not None:
         cases = read_prompts(prompts)
+    elif benchmark.data.case_set is not None and db is None:
+        cases = load_case_set(benchmark.data.case_set)
+        cases.sort(key=lambda case: order_key(case.id))
+        cases = cases[: benchmark.data.cases]
     else:
         from negbench.database.load import load_db
 
@@ -114,8 +119,9 @@ def read_prompts(path: Path) -> list[Case]:
     """Cases from a user's own file.
 
     ``.csv`` and ``.tsv`` need a header with ``prompt`` and may have ``negative`` (or
-    ``negative_prompt``), ``id`` and ``concept``; ``.jsonl`` the same keys; any other text file is
-    one prompt a line.
+    ``negative_prompt``), ``id``, and for removal ``concept``, ``category``, ``entangled`` and
+    ``related`` (as in the shipped case sets); ``.jsonl`` the same keys; any other text file is one
+    prompt a line.
 
     Raises:
         DataError: the file cannot be read, or a row cannot be used; the row is named.
@@ -143,6 +149,7 @@ def read_prompts(path: Path) -> list[Case]:
                     prompt=prompt,
                     negative=negative if isinstance(negative, str) else None,
                     concept=row.get("concept") or None,
+                    tags=tags_of_row(row),
                 )
             )
         except ValidationError as error:
