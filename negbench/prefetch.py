@@ -19,6 +19,8 @@ def prefetch(
     generator: str | None = None,
     method: str | None = None,
     method_params: Mapping[str, Any] | None = None,
+    judge: str | None = None,
+    judge_params: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Fetch what is named, into the caches that runs read.
 
@@ -29,6 +31,8 @@ def prefetch(
         generator: a hub repo ``org/name[@revision]``.
         method: what a method needs, for example a checkpoint of ``negopt``.
         method_params: the method's parameters.
+        judge: what a judge needs, for example ``detector``.
+        judge_params: the judge's parameters.
 
     Yields:
         What was asked for and where it lies now, also if it was there before.
@@ -40,12 +44,14 @@ def prefetch(
 
     wanted = list(names)
     generators = [generator] if generator else []
+    judges = [(judge, judge_params or {})] if judge else []
     if benchmark is not None:
         bench = load_benchmark(benchmark)
         wanted += metric_weights(bench)
         if bench.generator != MINIATURE:
             generators.append(bench.generator)
-    if not (wanted or generators or method or benchmark):
+        judges += metric_judges(bench)
+    if not (wanted or generators or method or benchmark or judge):
         raise ConfigError(
             "say what to fetch: for example `negbench prefetch --benchmark npdb-quality`, "
             "`negbench prefetch aesthetic` or `negbench prefetch --generator org/name`"
@@ -64,6 +70,11 @@ def prefetch(
         built = cls(build_config(cls.Config, method_params or {}, owner=f"method {method}"))
         built.prefetch()
         yield method, "at hand"
+    for name, params in judges:
+        from negbench.judges import make_judge
+
+        make_judge(name, params).prefetch()
+        yield f"judge {name}", "at hand"
 
 
 def metric_weights(bench: Benchmark) -> list[str]:
@@ -78,3 +89,13 @@ def metric_weights(bench: Benchmark) -> list[str]:
         if chosen["head"] not in (None, MINIATURE):
             wanted[name] = None
     return list(wanted)
+
+
+def metric_judges(bench: Benchmark) -> list[tuple[str, Mapping[str, Any]]]:
+    """The judges, with their parameters, that a benchmark's metrics ask."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for params in bench.metrics.values():
+        judge, given = params.get("judge"), params.get("judge_params", {})
+        if isinstance(judge, str) and isinstance(given, dict) and (judge, given) not in found:
+            found.append((judge, given))
+    return found

@@ -35,13 +35,15 @@ def test_a_verdict_is_a_probability_or_a_reason():
     with pytest.raises(ValueError):
         Verdict(probability=1.5)
     with pytest.raises(ValueError):
-        Verdict(probability=1.0, box=(0.5, 0, 0.25, 1))
+        Verdict(probability=1.0, boxes=((0.5, 0, 0.25, 1),))
 
 
 def test_a_box_covers_every_pixel_it_touches():
-    region = Verdict.of(1, box=(0.25, 0.5, 0.6, 1)).region(4, 8)
+    verdict = Verdict.of(1, boxes=[(0.25, 0.5, 0.6, 1), (0, 0, 0.1, 0.1)])
+    assert verdict.box == (0, 0, 0.6, 1)
+    region = verdict.region(4, 8)
     assert region is not None
-    assert region.sum() == 2 * 3
+    assert region.sum() == 2 * 3 + 1
     assert region[2:, 2:5].all()
     assert Verdict.of(1).region(4, 8) is None
     mask = np.eye(4, dtype=bool)

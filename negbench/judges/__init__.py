@@ -21,6 +21,14 @@ judges: Registry[Judge] = Registry(
             "negbench.judges.miniature:MiniatureJudge",
             "the miniature's own classifier of parts, attributes and defects",
         ),
+        "clip": (
+            "negbench.judges.clip:ClipJudge",
+            "zero-shot with a CLIP: a text with the concept against one without",
+        ),
+        "detector": (
+            "negbench.judges.detector:DetectorJudge",
+            "an open-vocabulary detector: OWLv2, OWL-ViT or Grounding DINO; gives boxes",
+        ),
     },
 )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from negbench.errors import NegbenchError, PluginError, one_line
 from negbench.judges.base import Judge, Question, Verdict
+from negbench.judges.transformers_files import choose_device
 from negbench.metrics.base import Network
 from negbench.store import FeatureStore, default_cache, text_key
 
@@ -55,7 +56,7 @@ def _with_features(
 ) -> list[Question]:
     found = list(questions)
     for label, network in judge.networks().items():
-        network.place(_device(device))
+        network.place(choose_device(device))
         images = _stored_images(network, questions, cache)
         texts = _stored_texts(network, label, judge, questions, cache)
         for at, question in enumerate(found):
@@ -95,11 +96,3 @@ def _stored_texts(
     if missing:
         store.put(missing, network.embed_texts([texts[key] for key in missing]))
     return store
-
-
-def _device(device: str) -> str:
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

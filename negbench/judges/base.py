@@ -3,7 +3,7 @@
 A judge answers with a `Verdict`: a probability or the reason why there is none, and where it can
 say so the region it saw the concept in. Judges that read a network's features name the network in
 `Judge.networks`, so that one pass over an image serves every judge and metric; judges that are
-dear to ask (`Judge.dear`) have each verdict kept as it comes.
+dear to ask (`negbench.judges.kept.KeptJudge`) have each verdict kept as it comes.
 """
 
 from __future__ import annotations
@@ -39,14 +39,13 @@ class Verdict:
     Attributes:
         probability: that the concept is visible, in [0, 1]; None if `unscored` says why.
         unscored: the reason why there is no probability.
-        box: where the concept is seen, the smallest box around all of it; None if the judge does
-            not say where, or sees none.
+        boxes: where the concept is seen; none if the judge does not say where, or sees none.
         mask: the same pixel by pixel, of the image's own size.
     """
 
     probability: float | None = None
     unscored: str | None = None
-    box: Box | None = None
+    boxes: tuple[Box, ...] = ()
     mask: Mask | None = None
 
     def __post_init__(self) -> None:
@@ -54,18 +53,20 @@ class Verdict:
             raise ValueError("a verdict is a probability or a reason, exactly one of them")
         if self.probability is not None and not 0 <= self.probability <= 1:
             raise ValueError(f"a probability lies between 0 and 1, got {self.probability}")
-        if self.box is not None:
-            left, top, right, bottom = self.box
+        for box in self.boxes:
+            left, top, right, bottom = box
             if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1):
-                raise ValueError(f"a box is (left, top, right, bottom) in [0, 1], got {self.box}")
+                raise ValueError(f"a box is (left, top, right, bottom) in [0, 1], got {box}")
 
     @classmethod
-    def of(cls, probability: float, *, box: Box | None = None, mask: Mask | None = None) -> Verdict:
+    def of(
+        cls, probability: float, *, boxes: Sequence[Box] = (), mask: Mask | None = None
+    ) -> Verdict:
         """The verdict `probability`; one that is not finite becomes a reason."""
         number = float(probability)
         if not math.isfinite(number):
             return cls.missing(f"the judge's probability is not finite: {number}")
-        return cls(probability=min(max(number, 0.0), 1.0), box=box, mask=mask)
+        return cls(probability=min(max(number, 0.0), 1.0), boxes=tuple(boxes), mask=mask)
 
     @classmethod
     def missing(cls, reason: str) -> Verdict:
@@ -77,6 +78,14 @@ class Verdict:
         """Whether the concept is visible, None where there is no probability."""
         return None if self.probability is None else self.probability > PRESENT_FROM
 
+    @property
+    def box(self) -> Box | None:
+        """The smallest box around all boxes, or None."""
+        if not self.boxes:
+            return None
+        lefts, tops, rights, bottoms = zip(*self.boxes, strict=True)
+        return min(lefts), min(tops), max(rights), max(bottoms)
+
     def score(self) -> Score:
         """The probability as a metric's score."""
         if self.probability is None:
@@ -84,17 +93,16 @@ class Verdict:
         return Score.of(self.probability)
 
     def region(self, height: int, width: int) -> Mask | None:
-        """The mask, or the box as one: bool (height, width), or None if there is neither."""
+        """The mask, or all boxes as one: bool (height, width), or None if there is neither."""
         if self.mask is not None:
             return self.mask if self.mask.shape == (height, width) else None
-        if self.box is None:
+        if not self.boxes:
             return None
-        left, top, right, bottom = self.box
         region = np.zeros((height, width), dtype=np.bool_)
-        region[
-            math.floor(top * height) : math.ceil(bottom * height),
-            math.floor(left * width) : math.ceil(right * width),
-        ] = True
+        for left, top, right, bottom in self.boxes:
+            rows = slice(math.floor(top * height), math.ceil(bottom * height))
+            columns = slice(math.floor(left * width), math.ceil(right * width))
+            region[rows, columns] = True
         return region
 
 
@@ -138,7 +146,6 @@ class Judge(ABC):
 
     Attributes:
         version: goes up when the code changes what the judge says.
-        dear: asking costs so much that each verdict is kept at once (`negbench.judges.ask`).
         gives_region: verdicts on visible concepts have a box or a mask.
         compares: the judge can say which of two images is closer to a reference.
         network_fields: names of the config fields that choose weights, places or ways of asking.
@@ -146,7 +153,6 @@ class Judge(ABC):
     """
 
     version: ClassVar[int] = 1
-    dear: ClassVar[bool] = False
     gives_region: ClassVar[bool] = False
     compares: ClassVar[bool] = False
     network_fields: ClassVar[tuple[str, ...]] = ()
@@ -185,6 +191,9 @@ class Judge(ABC):
         """Refuse while planning if weights, packages, a key or a file are not at hand."""
         for network in self.networks().values():
             network.check()
+
+    def prefetch(self) -> None:
+        """Fetch what `check` would miss (``negbench prefetch --judge``); nothing by default."""
 
     def ref(self) -> Ref:
         """The judge's identity: parameters and the digests of its weights."""

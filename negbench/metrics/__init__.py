@@ -31,6 +31,10 @@ metrics: Registry[Metric] = Registry(
             "negbench.metrics.presence:Presence",
             "probability that the case's concept is visible, as a judge says",
         ),
+        "ssim_outside": (
+            "negbench.metrics.outside:SsimOutside",
+            "structural similarity to the twin outside the concept's region",
+        ),
         "evaluations": ("negbench.metrics.cost:Evaluations", "denoiser predictions an image"),
     },
 )

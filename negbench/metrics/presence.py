@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NO_CONCEPT = "the case names no concept"
 
 
-class _JudgedMetric(ImageMetric):
+class JudgedMetric(ImageMetric):
     """A metric that asks a judge about the case's concept."""
 
     network_fields: ClassVar[tuple[str, ...]] = ("judge", "judge_params")
@@ -40,7 +40,7 @@ class _JudgedMetric(ImageMetric):
         """The judge, built but not yet checked."""
         from negbench.judges import make_judge
 
-        assert isinstance(self.config, _JudgedMetric.Config)
+        assert isinstance(self.config, JudgedMetric.Config)
         return make_judge(self.config.judge, self.config.judge_params)
 
     def networks(self) -> Mapping[str, Network]:
@@ -85,7 +85,7 @@ class _JudgedMetric(ImageMetric):
         )
 
 
-class Presence(_JudgedMetric):
+class Presence(JudgedMetric):
     """Probability that the case's concept is visible, in [0, 1]; lower is better.
 
     Its mean over images is the expected share that shows the concept. A case without a concept is
