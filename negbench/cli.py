@@ -22,8 +22,9 @@ from negbench.database.commands import build_db, db_app
 from negbench.errors import NegbenchError, one_line
 from negbench.progress import progress_bar
 from negbench.protocols.commands import score_verdicts
+from negbench.report.commands import report
 from negbench.score.commands import export, score
-from negbench.train.commands import train_negopt
+from negbench.train.commands import push, suggest, train_negopt
 
 app = typer.Typer(
     name="negbench",
@@ -39,6 +40,9 @@ app.command("check-plugin")(check_plugin)
 app.command("score")(score)
 app.command("export")(export)
 app.command("compare")(compare)
+app.command("report")(report)
+app.command("suggest")(suggest)
+app.command("push")(push)
 app.add_typer(db_app, name="db")
 
 Params = Annotated[
@@ -281,6 +285,7 @@ def prefetch(
     method: Annotated[
         str | None, typer.Option("-m", "--method", help="What a method needs.")
     ] = None,
+    judge: Annotated[str | None, typer.Option(help="What a judge needs.")] = None,
     param: Params = None,
     as_json: AsJson = False,
 ) -> None:
@@ -288,13 +293,18 @@ def prefetch(
     from negbench.params import parse_pairs
     from negbench.prefetch import prefetch as fetch
 
+    if judge and method:
+        raise NegbenchError("--judge and --method exclude one another, -p could mean either")
+    params = parse_pairs(param or [])
     rows = []
     for name, path in fetch(
         names or [],
         benchmark=benchmark,
         generator=generator,
         method=method,
-        method_params=parse_pairs(param or []),
+        method_params={} if judge else params,
+        judge=judge,
+        judge_params=params if judge else {},
     ):
         rows.append({"name": name, "path": path})
         if not as_json:
