@@ -22,8 +22,10 @@ from negbench.database.commands import build_db, db_app
 from negbench.errors import NegbenchError, one_line
 from negbench.progress import progress_bar
 from negbench.protocols.commands import score_verdicts
+from negbench.remove.commands import remove
 from negbench.report.commands import report
 from negbench.score.commands import export, score
+from negbench.timing.commands import timing
 from negbench.train.commands import push, suggest, train_negopt
 
 app = typer.Typer(
@@ -37,6 +39,8 @@ app = typer.Typer(
 app.command("build-db")(build_db)
 app.command("score-verdicts")(score_verdicts)
 app.command("check-plugin")(check_plugin)
+app.command("timing")(timing)
+app.command("remove")(remove)
 app.command("score")(score)
 app.command("export")(export)
 app.command("compare")(compare)
