@@ -1,4 +1,4 @@
-"""Write the cards of data_cards/ again: the miniature's, and those known by public facts alone.
+"""Write the cards of data_cards/ again: the miniature's, those known by public facts, case sets'.
 
 python benchmarks/write_cards.py
 """
@@ -14,6 +14,7 @@ from negbench.database.build import build_db
 from negbench.database.config import BuildConfig
 from negbench.database.known_cards import write_known
 from negbench.database.manifest import to_bytes
+from negbench.protocols.case_cards import write_case_cards
 
 FOLDER = Path(__file__).resolve().parent.parent / "data_cards"
 
@@ -25,6 +26,7 @@ def main() -> None:
         manifest = json.loads((built.folder / "manifest.json").read_text(encoding="utf-8"))
     (FOLDER / "miniature.manifest.json").write_bytes(to_bytes(manifest))
     write_known("npdb", FOLDER)
+    write_case_cards(FOLDER)
     print(f"cards in {FOLDER}: {', '.join(sorted(p.name for p in FOLDER.glob('*.md')))}")
 
 
