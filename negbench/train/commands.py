@@ -200,3 +200,45 @@ def _settings(model: Any, values: dict[str, Any]) -> Any:
         raise ConfigError(
             f"--{where} {one_line(str(first.get('input')), limit=60)}: {first['msg'].lower()}"
         ) from error
+
+
+def suggest(
+    prompt: Annotated[
+        list[str] | None, typer.Argument(help="Prompts; - or nothing reads them from stdin.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("-f", "--file", help="Text file, one prompt a line.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--n", help="Different negatives a prompt.")] = 1,
+    checkpoint: Annotated[
+        str, typer.Option(help="Model folder, org/name[@revision], or miniature.")
+    ] = "miniature",
+    seed: Annotated[int, typer.Option(help="Of all but the first negative.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """Write negative prompts to paste: for one prompt a line each, for several after the prompt."""
+    from negbench.train.suggest import read_prompts
+    from negbench.train.suggest import suggest as write
+
+    prompts = read_prompts(prompt or [], file=file)
+    answers = write(prompts, n=n, checkpoint=checkpoint, seed=seed)
+    if as_json:
+        rows = [{"prompt": p, "negatives": a} for p, a in zip(prompts, answers, strict=True)]
+        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        return
+    for one, negatives in zip(prompts, answers, strict=True):
+        for negative in negatives or [""]:
+            typer.echo(negative if len(prompts) == 1 else f"{one}\t{negative}")
+
+
+def push(
+    checkpoint: Annotated[str, typer.Argument(help="Folder that `train negopt` wrote.")],
+    to: Annotated[str, typer.Option("--to", metavar="hf:ORG/NAME", help="Where to.")],
+    private: Annotated[bool, typer.Option("--private", help="Create it as private.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """Publish a trained checkpoint with its card on the Hugging Face hub."""
+    from negbench.train.push import push_checkpoint
+
+    address = push_checkpoint(checkpoint, to=to, private=private)
+    typer.echo(json.dumps({"commit": address}) if as_json else address)
