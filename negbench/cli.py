@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from negbench import __version__
+from negbench.ablate.commands import ablate
 from negbench.compare.commands import compare
 from negbench.conformance.commands import check_plugin
 from negbench.database.commands import build_db, db_app
@@ -43,6 +44,7 @@ app.command("timing")(timing)
 app.command("remove")(remove)
 app.command("score")(score)
 app.command("export")(export)
+app.command("ablate")(ablate)
 app.command("compare")(compare)
 app.command("report")(report)
 app.command("suggest")(suggest)
