@@ -21,6 +21,7 @@ from negbench.compare.commands import compare
 from negbench.conformance.commands import check_plugin
 from negbench.database.commands import build_db, db_app
 from negbench.errors import NegbenchError, one_line
+from negbench.leaderboard.commands import leaderboard_app
 from negbench.progress import progress_bar
 from negbench.protocols.commands import score_verdicts
 from negbench.remove.commands import remove
@@ -50,6 +51,7 @@ app.command("report")(report)
 app.command("suggest")(suggest)
 app.command("push")(push)
 app.add_typer(db_app, name="db")
+app.add_typer(leaderboard_app, name="leaderboard")
 
 Params = Annotated[
     list[str] | None,
