@@ -126,6 +126,15 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     batch_size: Annotated[int | None, typer.Option(help="Images drawn together.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Draw on a Ray cluster: local, auto, ray://host:port."
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="Generators on the cluster; default: one a GPU.")
+    ] = None,
     plugin: Plugins = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan, draw nothing.")
@@ -160,7 +169,7 @@ def evaluate(
         shard=parse_shard(shard) if shard else None,
         out=out,
         cache=cache,
-        options=RunOptions(device=device, batch_size=batch_size),
+        options=RunOptions(device=device, batch_size=batch_size, ray=ray, ray_workers=ray_workers),
     )
     if dry_run:
         from negbench.forecast import forecast

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from negbench import __version__
+from negbench.cluster import RayPool
 from negbench.errors import NegbenchError, PluginError, RecordError, one_line
 from negbench.files import write_json
 from negbench.plan import Resolved
@@ -38,7 +39,13 @@ def provenance() -> dict[str, Any]:
 
 
 class Drawing:
-    """Draws the images that no store has, each once, for all jobs together."""
+    """Draws the images that no store has, each once, for all jobs together.
+
+    Attributes:
+        n_drawn: images drawn so far.
+        n_evaluations: denoiser predictions made for them.
+        n_shared: predictions saved, because one image needed what another had made.
+    """
 
     def __init__(self, resolved: Resolved) -> None:
         self.resolved = resolved
@@ -47,6 +54,14 @@ class Drawing:
         self.stored: dict[str, StoredImage] = {}
         self.n_drawn = 0
         self.n_evaluations = 0
+        self.n_shared = 0
+        self._pool: RayPool | None = None
+        if resolved.options.ray is not None:
+            self._pool = RayPool(
+                resolved.generator,
+                address=resolved.options.ray,
+                workers=resolved.options.ray_workers,
+            )
 
     def draw(self, needed: Iterable[str], *, progress: Progress) -> None:
         """Draw those of the keys that the store does not have.
@@ -63,9 +78,13 @@ class Drawing:
                 self.stored[key] = stored
         if missing:
             started = time.monotonic()
-            with progress("drawing", len(missing)) as bar:
-                for _ in self._drawn(missing):
-                    bar.update()
+            try:
+                with progress("drawing", len(missing)) as bar:
+                    for _ in self._drawn(missing):
+                        bar.update()
+            finally:
+                if self._pool is not None:
+                    self._pool.close()
             self._keep_rate(time.monotonic() - started)
 
     def _keep_rate(self, seconds: float) -> None:
@@ -80,7 +99,7 @@ class Drawing:
         waiting = dict.fromkeys(keys)
         about = {**provenance(), "generator": generator.describe()}
         try:
-            for drawn in generator.draw([self.requests[key] for key in keys]):
+            for drawn in (self._pool or generator).draw([self.requests[key] for key in keys]):
                 if drawn.key not in waiting:
                     raise PluginError(
                         f"generator {generator.ref().name} gave an image nobody asked for"
@@ -89,7 +108,8 @@ class Drawing:
                 stored = self.store.put(drawn, self.requests[drawn.key], provenance=about)
                 self.stored[drawn.key] = stored
                 self.n_drawn += 1
-                self.n_evaluations += drawn.evaluations
+                self.n_evaluations += drawn.evaluations - drawn.shared
+                self.n_shared += drawn.shared
                 yield stored
         except (NegbenchError, KeyboardInterrupt):
             raise

@@ -1,7 +1,5 @@
 """Drawing through Ray: the same images, however many workers there are and whichever die."""
 
-import time
-
 import pytest
 
 from negbench.errors import MissingError
@@ -66,3 +64,36 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingError, match="negbench\\[ray\\]"):
         RayPool(resolve("fake", params={}, options=RunOptions()))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_on_ray_leaves_the_record_of_one_process(tmp_path):
+    pytest.importorskip("ray")
+    from negbench.evaluate import evaluate
+    from negbench.plan import make_plan
+
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"a castle, number {i}\n" for i in range(20)))
+    records = [
+        evaluate(
+            make_plan(
+                methods=["static"],
+                method_params={"text": "blurry"},
+                generator="fake",
+                generator_params={"size": 16, "steps": 4},
+                metrics=["ssim", "no_op"],
+                prompts=prompts,
+                out=tmp_path / place,
+                cache=tmp_path / f"{place}-cache",
+                options=options,
+            )
+        )[0]
+        for place, options in (
+            ("alone", RunOptions()),
+            ("ray", RunOptions(ray="local", ray_workers=2)),
+        )
+    ]
+    alone, spread = (record.model_dump(exclude={"provenance", "folder"}) for record in records)
+    assert alone == spread
+    assert records[0].samples() == records[1].samples()

@@ -21,10 +21,14 @@ class RunOptions:
     Attributes:
         device: ``cpu``, ``cuda``, ``cuda:1`` or ``auto``.
         batch_size: rows in a batch, or None for the generator's own choice.
+        ray: address of a Ray cluster that draws (``local``, ``auto``, ``ray://...``), or None.
+        ray_workers: copies of the generator there, or None for one a GPU.
     """
 
     device: str = "auto"
     batch_size: int | None = None
+    ray: str | None = None
+    ray_workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,17 @@ class Drawn:
     Attributes:
         key: the request's key.
         pixels: uint8, (height, width, 3), RGB.
-        evaluations: denoiser predictions spent on this image (rows of network calls).
+        evaluations: denoiser predictions (rows of network calls) that this image costs alone.
         facts: what else is worth keeping, for example ``truncated_tokens``.
+        shared: those of the evaluations that were made for another image of the same call of
+            `draw`, too, and are counted there.
     """
 
     key: str
     pixels: npt.NDArray[np.uint8]
     evaluations: int
     facts: dict[str, JsonValue] = field(default_factory=dict)
+    shared: int = 0
 
 
 class Generator(ABC):
@@ -81,6 +88,10 @@ class Generator(ABC):
     @abstractmethod
     def evaluations(self, request: ImageRequest) -> int:
         """Denoiser predictions that `request` needs, for forecasts."""
+
+    def needed(self, requests: Sequence[ImageRequest]) -> int:
+        """Predictions that one call of `draw` makes for `requests`, which may share some."""
+        return sum(self.evaluations(request) for request in requests)
 
     @abstractmethod
     def draw(self, requests: Sequence[ImageRequest]) -> Iterator[Drawn]:
