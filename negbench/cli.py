@@ -170,6 +170,8 @@ def evaluate(
         out=out,
         cache=cache,
         options=RunOptions(device=device, batch_size=batch_size, ray=ray, ray_workers=ray_workers),
+        dry=dry_run,
+        progress=progress_bar,
     )
     if dry_run:
         from negbench.forecast import forecast

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from negbench.adaptive import AdaptiveMethod, adapt, planned
 from negbench.errors import ConfigError
 from negbench.files import read_json, write_json
 from negbench.generators.base import Generator, RunOptions
 from negbench.methods.base import Method
 from negbench.metrics.base import Metric
 from negbench.params import build_config
+from negbench.progress import Progress, silent
 from negbench.protocols import Benchmark, load_benchmark
 from negbench.protocols.cases import dataset_digest, load_cases
 from negbench.record import Plan
@@ -118,6 +120,8 @@ def make_plan(
     out: Path = Path("runs"),
     cache: Path | None = None,
     options: RunOptions | None = None,
+    dry: bool = False,
+    progress: Progress = silent,
 ) -> Resolved:
     """Resolve a run and check all of it.
 
@@ -139,6 +143,8 @@ def make_plan(
         out: folder of runs.
         cache: folder of images, features and scores; None for the default.
         options: device and batch size.
+        dry: draw nothing, not even for a method that has to see pictures before it decides.
+        progress: shows the search of such a method.
 
     Raises:
         NegbenchError: anything that would fail later, in one line.
@@ -191,12 +197,23 @@ def make_plan(
     )
     about = _about_generator(bench, generator, drawer)
     requests = Requests(drawer.ref(), bench.title, twin_guidance, carried)
+
+    def decide(
+        method: Method, name: str, cases: Sequence[Case]
+    ) -> tuple[list[Treatment], list[str]]:
+        if not isinstance(method, AdaptiveMethod):
+            return treat_cached(method, name, cases, cache=resolved.cache)
+        return planned(method, cases) if dry else adapt(
+            method, name, cases, generator=drawer, guidance=twin_guidance, carried=carried,
+            cache=resolved.cache, options=resolved.options, progress=progress,
+        )  # fmt: skip
+
     for label, name, method in built:
-        treatments, notes = treat_cached(method, name, cases, cache=resolved.cache)
+        treatments, notes = decide(method, name, cases)
         others: list[Treatment] = []
         if unrelated:
             told = [case.model_copy(update={"concept": unrelated[case.id]}) for case in cases]
-            others, _ = treat_cached(method, name, told, cache=resolved.cache)
+            others, _ = decide(method, name, told)
             if others == treatments:
                 notes = [*notes, NOT_TOLD.format(label=label)]
         _refuse_ignored(drawer, requests, [*treatments, *others])

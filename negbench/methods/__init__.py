@@ -17,6 +17,11 @@ methods: Registry[Method] = Registry(
         "placebo": ("negbench.methods.placebo:Placebo", "another user's negative, drawn by seed"),
         "popular": ("negbench.methods.popular:Popular", "the k most frequent training tags"),
         "nearest": ("negbench.methods.nearest:Nearest", "the nearest training prompt's negative"),
+        "search": (
+            "negbench.methods.search:Search",
+            "evolution over training tags against the reward (after 2407.01606)",
+        ),
+        "llm": ("negbench.methods.llm:Llm", "a language model writes it, few-shot"),
         "negopt": ("negbench.methods.negopt:NegOpt", "a seq2seq model writes it (2403.07605)"),
     },
 )

@@ -44,7 +44,8 @@ class Trials:
     Args:
         generator: what draws.
         metrics: image metrics by name.
-        guidance: plain CFG of twins, and of treatments without a rule of their own.
+        guidance: plain CFG of twins.
+        carried: the rule of treatments that name none; None for `guidance`.
         title: of the noises; another title than a benchmark's, so that what is tried here is never
             what is tested there.
         cache: folder of images, features and scores.
@@ -59,12 +60,13 @@ class Trials:
         guidance: Guidance,
         title: str,
         cache: Path,
+        carried: Guidance | None = None,
         options: RunOptions | None = None,
     ) -> None:
         self.generator = generator
         self.guidance = guidance
         self.title = title
-        self._requests = Requests(generator.ref(), title, guidance, guidance)
+        self._requests = Requests(generator.ref(), title, guidance, carried or guidance)
         for metric in metrics.values():
             metric.check()
         bench = Benchmark(
