@@ -29,6 +29,10 @@ judges: Registry[Judge] = Registry(
             "negbench.judges.detector:DetectorJudge",
             "an open-vocabulary detector: OWLv2, OWL-ViT or Grounding DINO; gives boxes",
         ),
+        "vlm": (
+            "negbench.judges.vlm:VlmJudge",
+            "a vision language model: an OpenAI-compatible endpoint, or one of transformers",
+        ),
     },
 )
 

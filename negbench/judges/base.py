@@ -225,8 +225,10 @@ class Judge(ABC):
         """
         raise NotImplementedError(f"judge {self.name} lists no concepts of its own accord")
 
-    def closer(self, reference: Pixels, first: Pixels, second: Pixels) -> Comparison:
-        """Which of two images is closer to the reference, asked in both orders.
+    def compare(self, triples: Sequence[tuple[Pixels, Pixels, Pixels]]) -> list[Comparison]:
+        """For each (reference, first, second) which of two images is closer to the reference.
+
+        Asked in both orders, so that a liking for a place among the pictures decides nothing.
 
         Raises:
             NotImplementedError: the judge does not compare (`compares` is False).
