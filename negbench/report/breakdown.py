@@ -31,8 +31,11 @@ _Row = tuple[str, int, list[_Value]]
 def breakdowns(
     records: Sequence[Record], labels: Sequence[str], samples: Sequence[Sequence[Sample]]
 ) -> list[Matrix]:
-    """All breakdowns of runs on the same cases."""
-    return [*_of_protocol(records, labels), *_by_tag(records, labels, samples)]
+    """All breakdowns of runs on the same cases; runs of twins alone have none."""
+    chosen = [n for n, record in enumerate(records) if record.paired or record.breakdown]
+    own = [records[n] for n in chosen]
+    names = [labels[n] for n in chosen]
+    return [*_of_protocol(own, names), *_by_tag(own, names, [samples[n] for n in chosen])]
 
 
 def _by_tag(

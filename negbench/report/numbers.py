@@ -23,7 +23,7 @@ from negbench.report.text import visible
 from negbench.report.words import BASELINES, about_metric, is_removal
 from negbench.types import Estimate, PairedDifference
 
-TWIN_LABEL = "twin, no negative"
+TWIN_LABEL = "twin"
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ def _counted(estimate: Estimate) -> str:
     if estimate.n_unscored:
         text += f" (+{estimate.n_unscored:,} unscored)"
     customary = ", ".join(f"{name} {number(v)}" for name, v in estimate.customary.items())
+    customary = customary.replace("mean of 10 splits ", "10 splits ")
+    customary = customary.replace(", sd of 10 splits ", " ± ")
     return f"{text}; {customary}" if customary else text
 
 

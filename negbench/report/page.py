@@ -145,10 +145,10 @@ def _render(
         ("removal", "Removal", has["has_removal"]),
         ("differences", "Differences", has["has_paired"]),
         ("values", "Values", True),
-        ("gallery", "Gallery", True),
         ("parts", "By part", has["has_breakdown"]),
         ("plots", "Plots", bool(plots or tables)),
         ("record", "Record", True),
+        ("gallery", "Gallery", True),
     ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string(_asset("report.html"))

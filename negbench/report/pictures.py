@@ -24,6 +24,8 @@ SIDE = 256
 CHUNK = 96
 """Pictures that the page decodes together."""
 QUALITY = 88
+LOSSLESS_SIDE = 128
+"""Pictures up to this side keep every pixel."""
 WORKERS = 4
 
 
@@ -103,5 +105,6 @@ def webp(pixels: npt.NDArray[np.uint8], *, side: int | None = SIDE) -> str:
     if side is not None:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=QUALITY, method=2)
+    small = max(picture.size) <= LOSSLESS_SIDE
+    picture.save(buffer, format="WEBP", lossless=small, quality=QUALITY, method=2)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

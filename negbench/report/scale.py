@@ -43,7 +43,7 @@ class Scale:
         share = (value - self.low) / (self.high - self.low)
         return round(100 * min(1.0, max(0.0, share)), 2)
 
-    def ticks(self, count: int = 4) -> Sequence[Tick]:
+    def ticks(self, count: int = 3) -> Sequence[Tick]:
         """About `count` round numbers within the scale."""
         step = _round_step((self.high - self.low) / count)
         first = math.ceil(self.low / step)
