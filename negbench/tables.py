@@ -9,6 +9,7 @@ from typing import Any
 
 from negbench.errors import one_line
 from negbench.numbers import arrow, p_value, tex, with_interval
+from negbench.protocols import removal_table
 from negbench.record import Record
 from negbench.types import Estimate, PairedDifference
 
@@ -35,6 +36,8 @@ def _verdict(paired: PairedDifference) -> str:
 
 def as_text_table(records: Sequence[Record]) -> str:
     """A table a person can read: a row a method and metric, with intervals."""
+    if removal_table.is_removal(records):
+        return removal_table.as_text(records)
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -146,6 +149,8 @@ def _flat_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 def as_csv_table(records: Sequence[Record]) -> str:
     """One line a method and metric, every number in full."""
+    if removal_table.is_removal(records):
+        return removal_table.as_csv(records)
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -155,6 +160,8 @@ def as_csv_table(records: Sequence[Record]) -> str:
 
 def as_latex_table(records: Sequence[Record]) -> str:
     """A booktabs table: a row a method, a column a metric, intervals beside the values."""
+    if removal_table.is_removal(records):
+        return removal_table.as_latex(records)
     metrics = [estimate.metric for estimate in records[0].estimates]
     directions = {
         estimate.metric: {True: r"$\uparrow$", False: r"$\downarrow$", None: ""}[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 
 import numpy as np
@@ -543,3 +545,49 @@ def test_intervals_cover_the_truth():
             hits[name] += low <= target <= high
     for name, count in hits.items():
         assert count / runs >= 0.91, (name, count / runs)
+
+
+# Tables -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def records(tmp_path, bench):
+    options = {"methods": ["concept", "static"], "method_params": {"static.text": "blurry"}}
+    return evaluate(plan(tmp_path, bench, **options))
+
+
+def test_the_tables_have_the_headline_with_holm_and_every_arm(records):
+    from negbench.stats import holm
+    from negbench.tables import as_csv_table, as_latex_table, as_text_table
+
+    text = as_text_table(records)
+    lines = text.splitlines()
+    head = next(line for line in lines if line.startswith("net_removal"))
+    assert lines.index(head) == min(
+        i for i, line in enumerate(lines) if "[" in line and "%" not in line
+    )
+    for name in ("rsr", "rsr_all_steps", "rsr_placebo", "rrsr", "cr", "reverse_activation", "ssim"):
+        assert any(line.startswith(name) for line in lines), name
+    assert "window(start=1, stop=3)" in text
+    assert "category: noun_object" in text
+    rows = list(csv.DictReader(io.StringIO(as_csv_table(records))))
+    first = [row for row in rows if row["metric"] == "net_removal" and not row["by"]]
+    adjusted = holm([float(row["p"]) for row in first])
+    assert [float(row["p_holm"]) for row in first] == pytest.approx(adjusted)
+    assert [row["method"] for row in first] == ["concept", "static"]
+    assert all(row["baseline"] == "placebo" for row in first)
+    assert {row["group"] for row in rows if row["by"] == "category"} == {"noun_object"}
+    latex = as_latex_table(records)
+    assert latex.startswith(r"\begin{tabular}")
+    assert latex.index(r"net\_removal") < latex.index(r"rsr\_all\_steps")
+    assert latex.count("&") == latex.splitlines()[2].count("&") * 3
+
+
+def test_methods_under_several_rules_are_told_apart(tmp_path, bench, records):
+    from negbench.protocols.removal_table import labels
+
+    [other] = evaluate(plan(tmp_path, bench, guidance_params={"start": 0, "stop": 2, "scale": 6.0}))
+    assert labels([records[0], other]) == [
+        "concept, window(start=1, stop=3)", "concept, window(stop=2) at scale 6",
+    ]  # fmt: skip
+    assert labels(records) == ["concept", "static"]

@@ -21,8 +21,8 @@ MADE = {
     "concepts-removal": (
         "Cases for removal with models that draw photographs and paintings: short English prompts, "
         "each with something that the prompt implies and does not name.",
-        "Written for negbench case by case; no text of anybody else is in it. A concept was taken where "
-        "one sentence can say why the prompt makes one expect it; the sentence "
+        "Written for negbench case by case; no text of anybody else is in it. A concept was taken "
+        "where one sentence can say why the prompt makes one expect it; the sentence "
         "stands in the column `why`. A test sees to it that no word of a concept, nor its plain "
         "inflection, stands in its prompt, that every concept occurs once, and that each case has "
         "an unrelated concept of its own kind for the placebo.",
