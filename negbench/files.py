@@ -42,7 +42,9 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise storage_error(error, path, "create folder") from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise StorageError(f"cannot write folder {path}: permission denied; choose another folder")
+        read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+        why = OSError(errno.EROFS if read_only else errno.EACCES, "")
+        raise storage_error(why, path, "write folder")
     return path
 
 

@@ -248,10 +248,15 @@ class ScoreStore:
         if self._scores is None:
             self._scores = {}
             for path in sorted(self._folder.glob("*.jsonl")):
-                for line in read_lines(path):
-                    self._scores[str(line["key"])] = Score(
-                        value=line.get("value"), unscored=line.get("unscored")
-                    )
+                for number, line in enumerate(read_lines(path), start=1):
+                    try:
+                        self._scores[str(line["key"])] = Score(
+                            value=line.get("value"), unscored=line.get("unscored")
+                        )
+                    except (KeyError, ValueError) as error:
+                        raise RecordError(
+                            f"{path}:{number}: not a score; move the file away and run again"
+                        ) from error
         return self._scores
 
     def get(self, key: str) -> Score | None:
