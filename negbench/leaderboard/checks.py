@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from negbench.errors import NegbenchError, RecordError, one_line
+from negbench.errors import MissingError, NegbenchError, RecordError, one_line
 from negbench.leaderboard import lock
 from negbench.leaderboard.add import ENTRIES, benchmark_of, whole_benchmark
 from negbench.leaderboard.entry import Entry, holds_path, parse_entry
@@ -115,6 +115,21 @@ def read_board(board: str | Path) -> Board:
                 name = one_line(path.relative_to(found.root).as_posix())
                 found.problems.append(f"{name}: belongs to no entry; remove it")
     return found
+
+
+def read_entry_files(board: str | Path, name: str) -> Checked:
+    """One entry with its values, held to the lock.
+
+    Raises:
+        MissingError: there is no such entry.
+        RecordError: a file was changed.
+    """
+    root = Path(board)
+    path = root / ENTRIES / name
+    if ".." in Path(name).parts or not path.is_file():
+        raise MissingError(f"no entry {one_line(name)} in {root}; give its path below entries/")
+    line = lock.current(lock.read_lock(root / lock.LOCK)).get(name)
+    return _read(path, name, line, set())
 
 
 def _read(path: Path, name: str, line: lock.Added | None, used: set[Path]) -> Checked:

@@ -149,3 +149,204 @@ def check(
         typer.echo(f"{len(found.entries)} entries: {state}")
     if found.problems:
         raise typer.Exit(1)
+
+
+@leaderboard_app.command()
+def verify(
+    entry: Annotated[str, typer.Argument(help="Path of the entry.")],
+    sample: Annotated[int, typer.Option(metavar="N", help="Samples to draw again.")] = 32,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the choice of samples; default: fresh randomness.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="bytes, scores, or auto: bytes where CPU and libraries are equal.")
+    ] = "auto",
+    benchmark: Annotated[
+        str | None, typer.Option("-b", "--benchmark", help="A .toml file, if it is not shipped.")
+    ] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="What draws, where it is not the benchmark's own.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--option", metavar="KEY=VALUE", help="Of the generator."),
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--param", metavar="KEY=VALUE", help="Of the method, such as a path."),
+    ] = None,
+    db: Annotated[str | None, typer.Option(help="Data set in place of the benchmark's.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    board: Board = HERE,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a random sample of an entry again and compare; exit code 1 if it differs."""
+    from negbench.errors import ConfigError
+    from negbench.generators.base import RunOptions
+    from negbench.leaderboard.verify import verify as draw_again
+    from negbench.params import parse_pairs
+    from negbench.progress import progress_bar
+
+    _load_plugins(plugin)
+    exact = {"auto": None, "bytes": True, "scores": False}
+    if by not in exact:
+        raise ConfigError(f"--by {by!r}: write bytes, scores or auto")
+    found = draw_again(
+        board,
+        entry,
+        sample=sample,
+        seed=seed,
+        exact=exact[by],
+        benchmark=benchmark,
+        generator=generator,
+        generator_params=parse_pairs(option or [], option="-o"),
+        method_params=parse_pairs(param or []),
+        db=db,
+        options=RunOptions(device=device),
+        progress=progress_bar,
+    )
+    if as_json:
+        _emit(found.as_dict())
+    else:
+        typer.echo(found.as_text())
+    if not found.accepted:
+        raise typer.Exit(1)
+
+
+@leaderboard_app.command()
+def fill(
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option("-b", "--benchmark", help="Default: the miniature's quality and removal."),
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("-m", "--method", help="These methods only.")
+    ] = None,
+    rule: Annotated[list[str] | None, typer.Option("--guidance", help="These rules only.")] = None,
+    no_rules: Annotated[bool, typer.Option("--no-rules", help="Methods under plain CFG.")] = False,
+    no_methods: Annotated[bool, typer.Option("--no-methods", help="Rules only.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of images and scores; default: user cache.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    board: Board = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Run every method and every rule on the miniature, add the entries and build the page."""
+    from negbench.generators.base import RunOptions
+    from negbench.leaderboard.fill import BENCHMARKS
+    from negbench.leaderboard.fill import fill as run_all
+    from negbench.progress import progress_bar
+
+    found = run_all(
+        board,
+        out=out,
+        cache=cache,
+        benchmarks=benchmark or BENCHMARKS,
+        methods=[] if no_methods else method,
+        rules=[] if no_rules else rule,
+        options=RunOptions(device=device),
+        progress=progress_bar,
+        say=lambda line: typer.echo(line, err=True),
+    )
+    if as_json:
+        _emit(
+            {
+                "entries": [str(item.path) for item in found.added],
+                "new": [str(item.path) for item in found.added if item.new],
+                "left_out": [{"run": run, "why": why} for run, why in found.left_out],
+            }
+        )
+        return
+    for item in found.added:
+        typer.echo(f"{'added' if item.new else 'already there'}  {item.path}")
+    for run, why in found.left_out:
+        typer.echo(f"left out  {run}: {why}")
+
+
+@leaderboard_app.command()
+def publish(
+    to: Annotated[
+        str,
+        typer.Option(metavar="TARGET", help="hf:org/name, hf:spaces/org/name, or a folder."),
+    ],
+    board: Board = HERE,
+    private: Annotated[bool, typer.Option("--private", help="A private repo.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send the leaderboard to the hub or to a folder for any static host; resumable."""
+    from negbench.leaderboard.checks import read_board
+    from negbench.leaderboard.publish import publish as send
+    from negbench.progress import progress_bar
+
+    found = send(read_board(board), to, private=private, progress=progress_bar)
+    if as_json:
+        _emit(vars(found))
+        return
+    typer.echo(
+        f"{found.address}  {len(found.sent)} files sent, {found.kept} were there, "
+        f"{len(found.removed)} taken away"
+    )
+
+
+@leaderboard_app.command()
+def serve(
+    board: Board = HERE,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
+) -> None:
+    """Show the leaderboard at 127.0.0.1 until Ctrl-C."""
+    from negbench.leaderboard.serve import make_server
+
+    server = make_server(board, port=port)
+    typer.echo(f"http://{server.server_address[0]}:{server.server_address[1]}/  (Ctrl-C ends it)")
+    sys.stdout.flush()
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        typer.echo("", err=True)
+    finally:
+        server.server_close()
+
+
+FORMATS = ("csv", "latex", "bibtex", "hf-eval")
+
+
+@leaderboard_app.command()
+def export(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="csv, latex, bibtex or hf-eval.")],
+    entry: Annotated[
+        list[str] | None, typer.Argument(help="Paths of entries; default: all.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Headline, for hf-eval.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="org/name", help="Dataset repo, for hf-eval.")
+    ] = None,
+    board: Board = HERE,
+) -> None:
+    """Print entries as CSV, LaTeX, BibTeX of what they used, or Hugging Face eval results."""
+    from negbench.errors import ConfigError, UnknownNameError, did_you_mean
+    from negbench.leaderboard import exports
+    from negbench.leaderboard.build import make_table
+    from negbench.leaderboard.checks import read_board
+    from negbench.leaderboard.citations import bibtex
+
+    if form not in FORMATS:
+        raise UnknownNameError(f"unknown format {form!r}; {did_you_mean(form, FORMATS)}")
+    found = read_board(board)
+    if found.problems:
+        raise ConfigError(f"{found.problems[0]}; `negbench leaderboard check` lists all problems")
+    table = exports.chosen(make_table(found)[0], entry or [])
+    if form == "csv":
+        text = exports.as_csv(table)
+    elif form == "latex":
+        text = exports.as_latex(table) + "\n"
+    elif form == "bibtex":
+        paths = [row.entry.removeprefix("entries/") for g in table.groups for row in g.rows]
+        text = bibtex([found.entries[path].entry for path in paths])
+    else:
+        if dataset is None:
+            raise ConfigError("hf-eval needs --dataset org/name, the benchmark's repo on the hub")
+        text = exports.as_hf_eval(table, dataset=dataset, metric=metric)
+    sys.stdout.write(text)

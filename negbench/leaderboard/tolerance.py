@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 TOLERANCE = {"cpu": 0.05, "cuda": 0.5}
 """Class of device -> standard deviations; the larger of the two classes that meet is taken."""
 
+SAME_BYTES = 0.001
+"""The same for scores of pictures that agree byte for byte: networks round their sums too."""
+
 OTHER_DEVICE = 0.5
 FEW = 0.05
 """Up to this share of twins may lie further apart: a score can tip on one grey level."""
