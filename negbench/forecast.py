@@ -25,7 +25,12 @@ class Detectable(BaseModel):
 
 
 class Outlook(BaseModel):
-    """A plan in numbers."""
+    """A plan in numbers.
+
+    Attributes:
+        evaluations: denoiser predictions that drawing the missing images takes.
+        evaluations_alone: what they would take if each were drawn alone.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,6 +44,7 @@ class Outlook(BaseModel):
     images_to_draw: int
     images_to_reuse: int
     evaluations: int
+    evaluations_alone: int
     seconds: float | None
     disk_bytes: int
     detectable_sd: float | None
@@ -52,7 +58,7 @@ class Outlook(BaseModel):
             f"methods      {', '.join(self.methods)}",
             f"images       {self.images}: {self.images_to_draw} to draw, "
             f"{self.images_to_reuse} to reuse (twins and equal requests are drawn once)",
-            f"evaluations  {self.evaluations} of the denoiser",
+            f"evaluations  {self.evaluations} of the denoiser{self._saved()}",
         ]
         if self.seconds is None:
             lines.append("time         not known yet: nothing was drawn here with this generator")
@@ -73,6 +79,15 @@ class Outlook(BaseModel):
         lines += [f"note         {note}" for note in self.notes]
         return "\n".join(lines)
 
+    def _saved(self) -> str:
+        saved = self.evaluations_alone - self.evaluations
+        if saved <= 0:
+            return ""
+        return (
+            f"; {self.evaluations_alone} asked for, {saved} saved "
+            f"({saved / self.evaluations_alone:.0%}), because images begin alike"
+        )
+
 
 def _span(seconds: float) -> str:
     if seconds < 90:
@@ -89,10 +104,11 @@ def forecast(resolved: Resolved) -> Outlook:
     store = ImageStore(resolved.cache)
     requests = resolved.requests()
     missing = [request for key, request in requests.items() if store.get(key) is None]
-    evaluations = sum(resolved.generator.evaluations(request) for request in missing)
+    alone = sum(resolved.generator.evaluations(request) for request in missing)
     plan = resolved.jobs[0].plan
     cases = {wanted.case.id for wanted in resolved.mine(resolved.jobs[0])}
     prompts = len({case.prompt for case in resolved.cases if case.id in cases})
+    evaluations = resolved.generator.needed(missing)
     sd = minimum_detectable_difference(1.0, prompts=prompts) if prompts > 1 else None
     detectable = []
     if sd is not None:
@@ -113,6 +129,7 @@ def forecast(resolved: Resolved) -> Outlook:
         images_to_draw=len(missing),
         images_to_reuse=len(requests) - len(missing),
         evaluations=evaluations,
+        evaluations_alone=alone,
         seconds=None if rate is None else evaluations * rate,
         disk_bytes=int(len(missing) * size[0] * size[1] * BYTES_A_PIXEL),
         detectable_sd=sd,

@@ -10,8 +10,8 @@ import torch
 from tiny_pipelines import make_sd, make_sdxl
 
 from negbench.errors import ConfigError, NegbenchError, UnknownNameError
+from negbench.generators import diffusers as generators_diffusers
 from negbench.generators.base import RunOptions
-from negbench.generators.loop import Denoiser
 from negbench.generators.resolve import resolve
 from negbench.generators.schedule import SHORT, Schedule
 from negbench.types import Guidance, ImageRequest, Negative, Treatment
@@ -211,26 +211,6 @@ def test_long_texts_are_cut_and_counted_or_chunked(folders):
     assert torch.equal(two[1, network.length :], parts[2])
 
 
-@pytest.mark.parametrize("scheduler", sorted(SHORT))
-def test_a_run_goes_on_from_a_copy_of_its_state(folders, scheduler):
-    generator = build(folders["sd"], scheduler=scheduler, steps=3)
-    network = generator._load()
-    with torch.inference_mode():
-        lanes, texts = generator._lanes(network, mixed(generator)[:3], chunks=1)
-        denoiser = Denoiser(network, generator._schedule)
-        whole = denoiser.run(lanes, texts)
-        state = denoiser.begin(lanes)
-        copies = []
-        while state.index < len(denoiser.steps):
-            copies.append(state.clone())
-            denoiser.advance(state, lanes, texts)
-        for copy in copies:
-            while copy.index < len(denoiser.steps):
-                denoiser.advance(copy, lanes, texts)
-            assert torch.equal(copy.latents, whole.latents)
-            assert copy.spent == whole.spent
-
-
 def test_fixed_shapes_are_really_fixed(folders):
     generator = build(folders["sd"])
     network = generator._load()
@@ -257,26 +237,28 @@ def test_out_of_gpu_memory_halves_the_batch_and_loses_nothing(folders, monkeypat
     requests = mixed(generator)[:7]
     expected = drawn(generator, requests)
     network = generator._load()
-    real, sizes, fits = generator._draw_batch, [], 2
+    real, sizes, fits = network.predict, [], 8
 
-    def scarce(network, batch, kind):
-        sizes.append(len(batch))
-        if len(batch) > fits:
+    def scarce(x, timestep, texts):
+        sizes.append(len(x))
+        if len(x) > fits:
             raise torch.OutOfMemoryError
-        monkeypatch.setattr(network, "device", torch.device("cpu"))
-        result = real(network, batch, kind)
-        monkeypatch.setattr(network, "device", torch.device("cuda"))
-        return result
+        return real(x, timestep, texts)
 
-    monkeypatch.setattr(generator, "_draw_batch", scarce)
-    monkeypatch.setattr(generator, "_batch_size", lambda network: 7)
-    monkeypatch.setattr(network, "device", torch.device("cuda"))
+    monkeypatch.setattr(network, "predict", scarce)
+    with pytest.raises(torch.OutOfMemoryError):
+        drawn(generator, requests)  # on the CPU there is nothing to give back
+
+    monkeypatch.setattr(generators_diffusers, "on_gpu", lambda device: True)
+    sizes.clear()
     results = drawn(generator, requests)
-    assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    assert sizes[:4] == [32, 16, 8, 8]
+    assert set(sizes[3:]) == {8}
     assert results.keys() == expected.keys()
     for key, item in results.items():  # other shapes of calls may round otherwise
         difference = item.pixels.astype(int) - expected[key].pixels
         assert np.abs(difference).max() <= 1
+        assert (item.evaluations, item.shared) == (expected[key].evaluations, expected[key].shared)
     assert network.rows.denoiser == 8
 
     fits = 0

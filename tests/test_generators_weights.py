@@ -14,7 +14,7 @@ from negbench import weight_files
 from negbench.errors import ConfigError, DataError, MissingError, NegbenchError, UnknownNameError
 from negbench.generators import weights
 from negbench.generators.base import RunOptions
-from negbench.generators.diffusers import choose_device, read_lora
+from negbench.generators.choices import choose_device, read_lora
 from negbench.generators.families import inspect
 from negbench.generators.resolve import resolve
 from negbench.generators.schedule import Schedule

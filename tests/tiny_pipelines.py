@@ -162,3 +162,111 @@ def make_sdxl(folder: Path, *, zeros: bool = True, seed: int = 0) -> Path:
     )
     pipe.save_pretrained(str(folder))
     return folder
+
+
+def _flow_vae():
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        layers_per_block=1,
+        latent_channels=4,
+        sample_size=16,
+        scaling_factor=1.5305,
+        shift_factor=0.0609,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+
+
+def _t5(vocabulary: int, width: int = 32):
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=vocabulary,
+            d_model=width,
+            d_kv=8,
+            d_ff=24,
+            num_layers=1,
+            num_heads=2,
+            feed_forward_proj="gated-gelu",
+        )
+    )
+
+
+def make_sd3(folder: Path, *, t5: bool = True, dynamic: bool = False, seed: int = 0) -> Path:
+    """A StableDiffusion3Pipeline of 16 x 16 pixels with its flow scheduler."""
+    import torch
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
+    from transformers import CLIPTextModelWithProjection
+
+    torch.manual_seed(seed)
+    tokenizer = word_tokenizer()
+    size = len(tokenizer)
+    pipe = StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            joint_attention_dim=32,
+            caption_projection_dim=32,
+            pooled_projection_dim=40,
+            out_channels=4,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=dynamic),
+        vae=_flow_vae(),
+        text_encoder=CLIPTextModelWithProjection(_text_config(size, 2)),
+        tokenizer=tokenizer,
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(size, 2, width=24)),
+        tokenizer_2=word_tokenizer(),
+        text_encoder_3=_t5(size) if t5 else None,
+        tokenizer_3=word_tokenizer() if t5 else None,
+    )
+    pipe.save_pretrained(str(folder))
+    return folder
+
+
+def make_flux(folder: Path, *, distilled: bool = False, seed: int = 0) -> Path:
+    """A FluxPipeline, of FLUX.1-dev's kind or (distilled) schnell's."""
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextModel
+
+    torch.manual_seed(seed)
+    tokenizer = word_tokenizer()
+    size = len(tokenizer)
+    pipe = FluxPipeline(
+        transformer=FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=16,
+            guidance_embeds=not distilled,
+            axes_dims_rope=(4, 4, 8),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            shift=1.0 if distilled else 3.0, use_dynamic_shifting=not distilled
+        ),
+        vae=_flow_vae(),
+        text_encoder=CLIPTextModel(_text_config(size, 2)),
+        tokenizer=tokenizer,
+        text_encoder_2=_t5(size),
+        tokenizer_2=word_tokenizer(),
+    )
+    pipe.save_pretrained(str(folder))
+    return folder

@@ -13,7 +13,7 @@ generators: Registry[Generator] = Registry(
         "fake": ("negbench.generators.fake:FakeGenerator", "pixels from the digest, for tests"),
         "diffusers": (
             "negbench.generators.diffusers:DiffusersGenerator",
-            "Stable Diffusion 1.x, 2.x or XL from a folder, a hub repo or a checkpoint",
+            "Stable Diffusion 1, 2, XL, 3 or FLUX.1 from a folder, a hub repo or a checkpoint",
         ),
     },
 )

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue
 
-from negbench.errors import ConfigError, MissingError, NegbenchError
+from negbench.errors import ConfigError, NegbenchError
 from negbench.generators.base import Drawn, Generator, RunOptions
+from negbench.generators.choices import DType, Lora, choose_device
 from negbench.generators.families import Pipeline
-from negbench.generators.schedule import OWN, Schedule
+from negbench.generators.schedule import HISTORY, Schedule, flow_shift
+from negbench.generators.sharing import (
+    Course,
+    Node,
+    Root,
+    Track,
+    count_alone,
+    count_together,
+    plan_rule,
+    roots_of,
+    spans_of,
+)
 from negbench.guidance.base import EMPTY, POSITIVE, Branch, Rule, Step, negative
 from negbench.guidance.binding import bind
 from negbench.guidance.effect import refuse_ignored, why_distilled
 from negbench.types import Guidance, ImageRequest, Negative, Ref
-from negbench.weight_files import file_digest, read_header
 
 if TYPE_CHECKING:
     import torch
 
     from negbench.generators.loop import Denoiser, Lane
     from negbench.generators.network import Encoding, Network, Rows, Text
+    from negbench.generators.waves import Finished
 
-DType = Literal["float32", "float16", "bfloat16"]
+__all__ = ["DiffusersGenerator", "Mode", "choose_device"]
+
 Mode = Literal["canonical", "reference"]
 
 ROWS_POSITIONS = 8192
@@ -37,74 +48,8 @@ GPU_POSITIONS = 131_072
 """The same on a GPU: 32 rows of a 64 x 64 latent, 8 of a 128 x 128."""
 
 
-class Choices(BaseModel):
-    """What a user can set of a pipeline; what is left out is the pipeline's own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dtype: DType | None = Field(
-        default=None, description="precision of the networks: float32 on the CPU, float16 on a GPU"
-    )
-    scheduler: str = Field(default=OWN, description="own, ddim, pndm, euler, euler_a, dpm++2m, ...")
-    steps: int | None = Field(default=None, ge=1, le=1000, description="steps of the scheduler")
-    scale: float | None = Field(default=None, description="guidance scale of twins and defaults")
-    height: int | None = Field(default=None, ge=8, le=8192, description="in pixels")
-    width: int | None = Field(default=None, ge=8, le=8192, description="in pixels")
-    long_text: Literal["truncate", "chunk"] = Field(
-        default="truncate", description="what to do with texts longer than the encoder's context"
-    )
-    lora: str | None = Field(
-        default=None, description="LoRA files (.safetensors) to fuse: path[:scale], comma between"
-    )
-    config: str | None = Field(
-        default=None, description="for one-file checkpoints: folder or repo with the configs"
-    )
-
-
-@dataclass(frozen=True)
-class Lora:
-    """One LoRA to fuse."""
-
-    path: Path
-    scale: float
-    digest: str
-
-
-def read_lora(text: str | None) -> tuple[Lora, ...]:
-    """``path[:scale],path[:scale]`` as checked files.
-
-    Raises:
-        ConfigError: no safetensors file, or a scale that is no number.
-        MissingError: no such file, or the package peft is not installed.
-    """
-    from negbench.generators.loading import need_peft
-
-    loras = []
-    for item in (text or "").split(","):
-        if not item.strip():
-            continue
-        name, scale = item.strip(), 1.0
-        head, colon, tail = name.rpartition(":")
-        if colon and not name.endswith(".safetensors"):
-            name = head
-            try:
-                scale = float(tail)
-            except ValueError as error:
-                raise ConfigError(f"lora={item}: {tail!r} is no number; write path:0.8") from error
-        if not name.endswith(".safetensors") or not math.isfinite(scale):
-            raise ConfigError(f"lora={item}: a LoRA is a .safetensors file, path or path:scale")
-        path = Path(name).expanduser()
-        if not path.is_file():
-            raise MissingError(f"lora={item}: there is no such file; check the path")
-        read_header(path)
-        loras.append(Lora(path=path.resolve(), scale=scale, digest=file_digest(path)))
-    if loras:
-        need_peft()
-    return tuple(loras)
-
-
 class DiffusersGenerator(Generator):
-    """Any Stable Diffusion 1.x, 2.x or XL pipeline.
+    """Any pipeline of Stable Diffusion 1.x, 2.x, XL, 3 or 3.5, or FLUX.1.
 
     In ``canonical`` mode every call of a network has one fixed shape, so that on the CPU a picture
     is the same to the bit whatever else is drawn, in which order, batch or process. In
@@ -119,6 +64,10 @@ class DiffusersGenerator(Generator):
         lora: the files behind ``config.lora``.
         options: device and batch size.
         mode: shapes of network calls.
+
+    Attributes:
+        share: what images of one call of `draw` have in common is drawn once; without it the
+            images are the same, for more.
     """
 
     class Config(BaseModel):
@@ -136,6 +85,7 @@ class DiffusersGenerator(Generator):
         width: int
         long_text: Literal["truncate", "chunk"]
         lora: tuple[tuple[str, float], ...] = ()
+        embedded_scale: float | None = None
 
     def __init__(
         self,
@@ -151,18 +101,18 @@ class DiffusersGenerator(Generator):
         self.pipeline = pipeline
         self.mode = mode
         self.options = options or RunOptions()
+        self.share = mode == "canonical" and config.scheduler in HISTORY
         self._scale = scale
         self._lora = tuple(lora)
-        self._schedule = Schedule(
-            name=config.scheduler, config=config.scheduler_config, steps=config.steps
-        )
+        self._schedule = _schedule(config, pipeline)
         self._calls = self._schedule.calls()
         self._network: Network | None = None
         self._loop: Denoiser | None = None
         self._rules: OrderedDict[tuple[str, tuple[Negative, ...]], _Bound] = OrderedDict()
-        self._ref = Ref(
-            name="diffusers", version=self.version, params=config.model_dump(mode="json")
-        )
+        params = config.model_dump(mode="json")
+        if config.embedded_scale is None:
+            del params["embedded_scale"]  # as before there were models that take one
+        self._ref = Ref(name="diffusers", version=self.version, params=params)
 
     def ref(self) -> Ref:
         """Digests and settings; no path, no repo, no device."""
@@ -185,6 +135,13 @@ class DiffusersGenerator(Generator):
     def refuse_ignored(self, guidance: Guidance, negatives: Sequence[Negative]) -> None:
         """Refuse a rule that never looks at the negatives, or guidance distilled into weights."""
         where = f"generator {self.pipeline.source.spec}"
+        embedded = why_distilled({"transformer": self.pipeline.denoiser})
+        given = any(item.text.strip() and item.weight != 0 for item in negatives)
+        if embedded is not None and guidance.scale == 1 and given:
+            raise ConfigError(
+                f"{where}: a negative prompt would have no effect: {embedded}; take --scale above "
+                "1, which is true_cfg_scale in diffusers"
+            )
         refuse_ignored(
             guidance, negatives, total=self._calls, space=self._schedule.space, where=where
         )
@@ -205,13 +162,21 @@ class DiffusersGenerator(Generator):
         return self.config.height, self.config.width
 
     def evaluations(self, request: ImageRequest) -> int:
-        """Rows of U-Net calls that `request` takes."""
-        bound = self._bind(request)
-        texts = self._texts(request, bound)
-        steps = (self._step(i) for i in range(self._calls))
+        """Rows of U-Net calls that `request` takes, drawn alone."""
         if self.mode == "reference":
-            return bound.rule.count(self._calls, self._schedule.space)
-        return sum(len(_distinct(bound.rule.needs(step), texts)) for step in steps)
+            return self._bind(request).rule.count(self._calls, self._schedule.space)
+        return count_alone(self._track(request).spans)
+
+    def needed(self, requests: Sequence[ImageRequest]) -> int:
+        """Rows of U-Net calls that `requests` take together, what they share counted once.
+
+        With ``long_text=chunk`` some may share less: how long texts are is known to the tokenizer.
+        """
+        unique = {request.key(): request for request in requests}
+        if not self.share:
+            return super().needed(list(unique.values()))
+        roots = self._roots(list(unique.values()))
+        return sum(count_together(Node(root.tracks()), calls=self._calls) for root in roots)
 
     def describe(self) -> dict[str, JsonValue]:
         """Where it was loaded from, on what it runs, and with which libraries."""
@@ -253,38 +218,106 @@ class DiffusersGenerator(Generator):
         if not wanted:
             return
         network = self._load()
-        waiting: dict[Any, list[str]] = {}
-        for key, request in wanted.items():
-            waiting.setdefault(self._kind(network, request), []).append(key)
-        size = self._batch_size(network)
-        for kind, keys in waiting.items():
-            start = 0
-            while start < len(keys):
-                batch = [(key, wanted[key]) for key in keys[start : start + size]]
-                drawn = self._try_batch(network, batch, kind)
-                if drawn is None:
-                    size = self._shrink(network, size)
-                    continue
-                yield from drawn
-                start += len(batch)
+        kinds: dict[Any, list[ImageRequest]] = {}
+        for request in wanted.values():
+            kinds.setdefault(self._kind(network, request), []).append(request)
+        for kind, alike in kinds.items():
+            if self.mode == "reference":
+                yield from self._draw_reference(network, alike)
+            else:
+                yield from self._draw_tree(network, alike, chunks=kind)
 
-    def _try_batch(
-        self, network: Network, batch: Sequence[tuple[str, ImageRequest]], kind: Any
-    ) -> list[Drawn] | None:
+    def _draw_tree(
+        self, network: Network, requests: Sequence[ImageRequest], *, chunks: int
+    ) -> Iterator[Drawn]:
+        """Draw what requests have in common once, in full batches."""
         import torch
 
-        try:
-            with torch.inference_mode():
-                return self._draw_batch(network, batch, kind)
-        except torch.OutOfMemoryError:
-            if network.device.type != "cuda":
-                raise
-        torch.cuda.empty_cache()
-        return None
+        from negbench.generators.waves import Waves
+
+        denoiser = self._denoiser(network)
+        roots = self._roots(requests)
+        target = 2 * self._batch_size(network)
+        waves = Waves(denoiser, network, roots, chunks=chunks, target=target)
+        ready: list[Finished[ImageRequest]] = []
+        left = True
+        while left or ready:
+            drawn: list[Drawn] = []
+            size = network.rows.decoder or 1
+            try:
+                with torch.inference_mode():
+                    if ready and (len(ready) >= size or not left):
+                        drawn = self._decode(network, ready[:size])
+                        del ready[:size]
+                    else:
+                        finished = waves.turn()
+                        left = finished is not None
+                        ready.extend(finished or ())
+            except torch.OutOfMemoryError:
+                if not on_gpu(network.device):
+                    raise
+                waves.target = 2 * self._shrink(network, waves.target // 2)
+            yield from drawn
+
+    def _decode(self, network: Network, finished: Sequence[Finished[ImageRequest]]) -> list[Drawn]:
+        import torch
+
+        pixels, finite = network.decode(torch.cat([one.latent for one in finished]))
+        drawn = []
+        for row, one in enumerate(finished):
+            for place, request in enumerate(one.items):
+                paid = one.paid if place == 0 else 0
+                facts: dict[str, JsonValue] = {
+                    "truncated_tokens": self._truncated(network, request)
+                }
+                if not finite[row]:
+                    facts["not_finite"] = True
+                drawn.append(
+                    Drawn(
+                        key=request.key(),
+                        pixels=pixels[row],
+                        evaluations=one.spent,
+                        shared=one.spent - paid,
+                        facts=facts,
+                    )
+                )
+        return drawn
+
+    def _draw_reference(
+        self, network: Network, requests: Sequence[ImageRequest]
+    ) -> Iterator[Drawn]:
+        """Draw batch by batch in calls of the shapes that diffusers' pipelines make."""
+        import torch
+
+        from negbench.generators.waves import Finished
+
+        size, start = self._batch_size(network), 0
+        while start < len(requests):
+            batch = requests[start : start + size]
+            try:
+                with torch.inference_mode():
+                    lanes, texts = self._reference_lanes(network, batch)
+                    state = self._denoiser(network).run(lanes, texts)
+                    finished = [
+                        Finished(state.latents[i : i + 1], [request], state.spent[i], state.paid[i])
+                        for i, request in enumerate(batch)
+                    ]
+                    drawn = self._decode(network, finished)
+            except torch.OutOfMemoryError:
+                if not on_gpu(network.device):
+                    raise
+                size = self._shrink(network, size)
+                continue
+            yield from drawn
+            start += len(batch)
 
     def _shrink(self, network: Network, size: int) -> int:
+        """Half the rows of every call and half the batch, after memory ran out."""
         from dataclasses import replace
 
+        import torch
+
+        torch.cuda.empty_cache()
         rows = network.rows
         if size == 1 and (rows.denoiser or 1) == 1:
             raise NegbenchError(
@@ -298,27 +331,6 @@ class DiffusersGenerator(Generator):
         }
         network.rows = replace(rows, **smaller)
         return max(1, size // 2)
-
-    def _draw_batch(
-        self, network: Network, batch: Sequence[tuple[str, ImageRequest]], kind: Any
-    ) -> list[Drawn]:
-        requests = [request for _, request in batch]
-        lanes, texts = (
-            self._reference_lanes(network, requests)
-            if self.mode == "reference"
-            else self._lanes(network, requests, chunks=kind)
-        )
-        state = self._denoiser(network).run(lanes, texts)
-        pixels, finite = network.decode(state.latents)
-        drawn = []
-        for row, (key, request) in enumerate(batch):
-            facts: dict[str, JsonValue] = {"truncated_tokens": self._truncated(network, request)}
-            if not finite[row]:
-                facts["not_finite"] = True
-            drawn.append(
-                Drawn(key=key, pixels=pixels[row], evaluations=state.spent[row], facts=facts)
-            )
-        return drawn
 
     def _lanes(
         self, network: Network, requests: Sequence[ImageRequest], *, chunks: int
@@ -374,7 +386,22 @@ class DiffusersGenerator(Generator):
         if self.config.long_text == "chunk":
             return 0
         texts = {text for text in self._texts(request, self._bind(request)).values() if text}
-        return sum(max(0, network.tokens(text) - network.length) for text in texts)
+        return sum(network.truncated(text) for text in texts)
+
+    def _roots(self, requests: Sequence[ImageRequest]) -> list[Root[ImageRequest]]:
+        """Trees of requests that begin alike: of one noise and prompt."""
+
+        def tree(place: int, request: ImageRequest) -> Hashable:
+            return (request.seed, request.treatment.prompt) if self.share else place
+
+        return roots_of(
+            ((tree(*pair), pair[1].seed, pair[1]) for pair in enumerate(requests)), self._track
+        )
+
+    def _track(self, request: ImageRequest) -> Track[ImageRequest]:
+        bound = self._bind(request)
+        texts = self._texts(request, bound)
+        return Track(request, spans_of(bound.rule, bound.course, texts))
 
     def _texts(self, request: ImageRequest, bound: _Bound) -> dict[Branch, Text]:
         """What each branch is conditioned on; the empty prompt is "" unless it is no text."""
@@ -382,23 +409,19 @@ class DiffusersGenerator(Generator):
         texts: dict[Branch, Text] = {POSITIVE: request.treatment.prompt, EMPTY: empty}
         for number, item in enumerate(bound.negatives):
             texts[negative(number)] = item.text
-        return {branch: texts[branch] for branch in bound.branches}
+        return {branch: texts[branch] for branch in bound.course.branches}
 
     def _bind(self, request: ImageRequest) -> _Bound:
         key = (request.guidance.canonical().decode(), request.treatment.negatives)
         bound = self._rules.get(key)
         if bound is None:
             rule, taken = bind(request.guidance, request.treatment.negatives)
-            bound = _Bound(rule, taken, (key[0], rule.weights), self._branches(rule))
+            course = plan_rule(rule, (self._step(i) for i in range(self._calls)))
+            bound = _Bound(rule, taken, (key[0], rule.weights), course)
             self._rules[key] = bound
             if len(self._rules) > 4096:
                 self._rules.popitem(last=False)
         return bound
-
-    def _branches(self, rule: Rule) -> tuple[Branch, ...]:
-        steps = (self._step(i) for i in range(self._calls))
-        needed = (branch for step in steps for branch in rule.needs(step))
-        return tuple(dict.fromkeys(plain for branch in needed for plain in branch.texts()))
 
     # Loading --------------------------------------------------------------------------------
 
@@ -418,6 +441,7 @@ class DiffusersGenerator(Generator):
                 dtype=_torch_dtype(self.config.dtype),
                 rows=self._rows(device),
                 lora=[(str(item.path), item.scale) for item in self._lora],
+                embedded_scale=self.config.embedded_scale,
             )
         return self._network
 
@@ -453,45 +477,35 @@ class DiffusersGenerator(Generator):
 
 @dataclass(frozen=True)
 class _Bound:
-    """A request's rule, the negatives as the rule takes them, and every branch it will ask for."""
+    """A request's rule, the negatives as the rule takes them, and what it does call by call."""
 
     rule: Rule
     negatives: tuple[Negative, ...]
     group: tuple[Any, ...]
-    branches: tuple[Branch, ...]
+    course: Course
 
 
-def _distinct(branches: Sequence[Branch], texts: Mapping[Branch, Text]) -> set[Any]:
-    """The predictions behind `branches`; branches of equal texts share one."""
-    return {(branch.steer, *(texts[plain] for plain in branch.texts())) for branch in branches}
+def _schedule(config: DiffusersGenerator.Config, pipeline: Pipeline) -> Schedule:
+    family = pipeline.family
+    mu = None
+    if family.flow:
+        side = pipeline.factor * family.patch
+        tokens = (config.height // side) * (config.width // side)
+        # What the pipelines of diffusers take where the configuration has no max_shift.
+        highest = 1.15 if family.name == "flux" else 1.16
+        mu = flow_shift(config.scheduler_config, tokens=tokens, highest=highest)
+    return Schedule(
+        name=config.scheduler,
+        config=config.scheduler_config,
+        steps=config.steps,
+        mu=mu,
+        even=family.name == "flux",
+    )
 
 
-def choose_device(name: str) -> str:
-    """``auto`` is the first CUDA device, else the CPU.
-
-    Raises:
-        ConfigError: a device that torch does not have here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {name!r}; write cpu, cuda, cuda:1 or auto") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device {name} is not supported; write cpu, cuda, cuda:1 or auto")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device {name} is not at hand: torch sees {torch.cuda.device_count()} CUDA devices"
-        )
-    return name
-
-
-def default_dtype(device: str) -> DType:
-    """float16 on a GPU, float32 on the CPU."""
-    return "float32" if choose_device(device).startswith("cpu") else "float16"
+def on_gpu(device: torch.device) -> bool:
+    """Whether memory that runs out there can be got back by smaller batches."""
+    return device.type == "cuda"
 
 
 def _torch_dtype(name: str) -> torch.dtype:

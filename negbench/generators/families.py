@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from negbench.errors import ConfigError, DataError, MissingError, did_you_mean
 from negbench.generators.weights import (
@@ -29,6 +29,11 @@ class Family:
         steps: steps that its users take.
         scale: guidance scale that its users take.
         adapter: ``module:Class`` of the network adapter.
+        denoiser: folder and class in diffusers of the network that predicts.
+        optional: text encoders that a pipeline may leave out.
+        flow: whether it is a rectified flow, with the scheduler of these.
+        patch: latent positions a side that its denoiser takes as one.
+        half: precision that its users take on a GPU.
     """
 
     name: str
@@ -37,6 +42,11 @@ class Family:
     steps: int
     scale: float
     adapter: str
+    denoiser: tuple[str, str] = ("unet", "UNet2DConditionModel")
+    optional: frozenset[str] = frozenset()
+    flow: bool = False
+    patch: int = 1
+    half: Literal["float16", "bfloat16"] = "float16"
 
 
 FAMILIES: dict[str, Family] = {
@@ -59,6 +69,35 @@ FAMILIES: dict[str, Family] = {
         scale=5.0,
         adapter="negbench.generators.sdxl:StableDiffusionXL",
     ),
+    "StableDiffusion3Pipeline": Family(
+        name="sd3",
+        encoders={
+            "text_encoder": "CLIPTextModelWithProjection",
+            "text_encoder_2": "CLIPTextModelWithProjection",
+            "text_encoder_3": "T5EncoderModel",
+        },
+        tokenizers=("tokenizer", "tokenizer_2", "tokenizer_3"),
+        steps=28,
+        scale=7.0,
+        adapter="negbench.generators.sd3:StableDiffusion3",
+        denoiser=("transformer", "SD3Transformer2DModel"),
+        optional=frozenset({"text_encoder_3"}),
+        flow=True,
+        patch=2,
+        half="bfloat16",
+    ),
+    "FluxPipeline": Family(
+        name="flux",
+        encoders={"text_encoder": "CLIPTextModel", "text_encoder_2": "T5EncoderModel"},
+        tokenizers=("tokenizer", "tokenizer_2"),
+        steps=28,
+        scale=1.0,
+        adapter="negbench.generators.flux:Flux",
+        denoiser=("transformer", "FluxTransformer2DModel"),
+        flow=True,
+        patch=2,
+        half="bfloat16",
+    ),
 }
 
 _DISTILLED = "guidance is distilled into its weights, so a negative prompt would have no effect"
@@ -76,6 +115,8 @@ TOKENIZERS = (
     "CLIPTokenizerFast",
     "PreTrainedTokenizerFast",
     "TokenizersBackend",
+    "T5Tokenizer",
+    "T5TokenizerFast",
 )
 
 
@@ -94,6 +135,8 @@ class Pipeline:
         zeros_for_empty: the empty prompt is an embedding of zeros, as in Stable Diffusion XL.
         variants: component -> ``fp16`` where only that precision is at hand.
         tokenizers: tokenizer folder -> class name in transformers.
+        encoders: text encoder folder -> class name in transformers, of those that it has.
+        denoiser: JSON configuration of the network that predicts.
     """
 
     source: Source
@@ -106,6 +149,8 @@ class Pipeline:
     zeros_for_empty: bool
     variants: Mapping[str, str | None]
     tokenizers: Mapping[str, str]
+    encoders: Mapping[str, str]
+    denoiser: Mapping[str, Any]
 
 
 def inspect(source: Source) -> Pipeline:
@@ -119,16 +164,25 @@ def inspect(source: Source) -> Pipeline:
     index = read_config(source.folder / "model_index.json", source=source)
     class_name = str(index.get("_class_name", ""))
     family = _family(class_name, source)
+    encoders = {part: name for part, name in family.encoders.items()
+                if part not in family.optional or _is_there(index, part)}  # fmt: skip
+    folder, _ = family.denoiser
     configs = {
         part: read_config(source.folder / part / "config.json", source=source)
-        for part in ("unet", "vae", *family.encoders)
+        for part in (folder, "vae", *encoders)
     }
-    _check_unet(configs["unet"], configs["vae"], source)
+    denoiser, vae = configs[folder], configs["vae"]
+    if folder == "unet":
+        _check_unet(denoiser, vae, source)
+    else:
+        _check_transformer(denoiser, vae, family, source)
     files: dict[str, Path] = {
         f"{part}/config.json": source.folder / part / "config.json" for part in configs
     }
     tokenizers = {}
-    for part in family.tokenizers:
+    for part, encoder in zip(family.tokenizers, family.encoders, strict=True):
+        if encoder not in encoders:
+            continue
         tokenizers[part] = _tokenizer_class(index, part, source)
         found = {name: source.folder / part / name for name in TOKENIZER_FILES}
         files |= {f"{part}/{name}": path for name, path in found.items() if path.is_file()}
@@ -143,19 +197,30 @@ def inspect(source: Source) -> Pipeline:
         files["checkpoint"] = source.checkpoint
     scheduler = read_config(source.folder / "scheduler" / "scheduler_config.json", source=source)
     zeros = bool(index.get("force_zeros_for_empty_prompt", True)) and family.name == "sdxl"
-    factor = 2 ** (len(configs["vae"].get("block_out_channels", (1, 1, 1, 1))) - 1)
+    factor = 2 ** (len(vae.get("block_out_channels", (1, 1, 1, 1))) - 1)
+    # FLUX packs 2 x 2 positions into one token's channels and has no size of its own.
+    packed = family.patch**2 if family.name == "flux" else 1
+    sized = {"sample_size": 128, **denoiser} if family.flow else denoiser
     return Pipeline(
         source=source,
         family=family,
         scheduler=scheduler,
         digest=digest_files(files, facts={"family": family.name, "zeros_for_empty": zeros}),
-        size=_native_size(configs["unet"], factor, source),
+        size=_native_size(sized, factor, source, part=folder),
         factor=factor,
-        channels=int(configs["unet"]["in_channels"]),
+        channels=int(denoiser["in_channels"]) // packed,
         zeros_for_empty=zeros,
         variants=variants,
         tokenizers=tokenizers,
+        encoders=encoders,
+        denoiser=denoiser,
     )
+
+
+def _is_there(index: Mapping[str, Any], part: str) -> bool:
+    """Whether model_index.json names a component; what was left out is ``[null, null]``."""
+    entry = index.get(part)
+    return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
 
 
 def _family(class_name: str, source: Source) -> Family:
@@ -194,6 +259,25 @@ def _check_unet(unet: Mapping[str, Any], vae: Mapping[str, Any], source: Source)
         )
 
 
+def _check_transformer(
+    transformer: Mapping[str, Any], vae: Mapping[str, Any], family: Family, source: Source
+) -> None:
+    if "in_channels" not in transformer:
+        raise DataError(f"generator {source.spec}: transformer/config.json has no in_channels")
+    packed = family.patch**2 if family.name == "flux" else 1
+    channels, latent = transformer["in_channels"], vae.get("latent_channels", 4)
+    if channels != latent * packed:
+        raise ConfigError(
+            f"generator {source.spec} is not supported: its transformer takes {channels} channels "
+            f"where a latent has {latent * packed}, so it wants a picture or mask beside the text"
+        )
+    if int(transformer.get("patch_size", 1)) * (2 if packed > 1 else 1) != family.patch:
+        raise ConfigError(
+            f"generator {source.spec} is not supported: its transformer has patches of "
+            f"{transformer.get('patch_size')}"
+        )
+
+
 def _tokenizer_class(index: Mapping[str, Any], part: str, source: Source) -> str:
     entry = index.get(part)
     name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
@@ -204,6 +288,11 @@ def _tokenizer_class(index: Mapping[str, Any], part: str, source: Source) -> str
         )
     folder = source.folder / part
     whole = (folder / "tokenizer.json").is_file()
+    if not whole and name.startswith("T5"):
+        raise MissingError(
+            f"generator {source.spec}: {folder} has no tokenizer.json, which its T5 needs; "
+            f"{source.remedy}"
+        )
     if not whole and not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
         raise MissingError(
             f"generator {source.spec}: {folder} has no tokenizer.json and no vocab.json with "
@@ -212,14 +301,16 @@ def _tokenizer_class(index: Mapping[str, Any], part: str, source: Source) -> str
     return str(name)
 
 
-def _native_size(unet: Mapping[str, Any], factor: int, source: Source) -> tuple[int, int]:
-    size = unet.get("sample_size")
+def _native_size(
+    denoiser: Mapping[str, Any], factor: int, source: Source, *, part: str
+) -> tuple[int, int]:
+    size = denoiser.get("sample_size")
     pair = (size, size) if isinstance(size, int) else size
     try:
         height, width = (int(side) * factor for side in pair)  # type: ignore[union-attr]
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"generator {source.spec}: unet/config.json has sample_size {size!r}; a number or a "
+            f"generator {source.spec}: {part}/config.json has sample_size {size!r}; a number or a "
             "pair is needed"
         ) from error
     return height, width

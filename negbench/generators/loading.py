@@ -17,7 +17,7 @@ from negbench.generators.families import Pipeline
 class Parts:
     """Loaded components, on the CPU in the precision of their files."""
 
-    unet: Any
+    denoiser: Any
     vae: Any
     encoders: list[Any]
     tokenizers: list[Any]
@@ -100,7 +100,7 @@ def _from_folder(pipeline: Pipeline) -> Parts:
         )
 
     encoders = []
-    for part, name in pipeline.family.encoders.items():
+    for part, name in pipeline.encoders.items():
         encoder, notes = getattr(transformers, name).from_pretrained(
             str(folder / part),
             local_files_only=True,
@@ -108,15 +108,17 @@ def _from_folder(pipeline: Pipeline) -> Parts:
             variant=pipeline.variants[part],
             output_loading_info=True,
         )
-        lacking = [key for key in notes["missing_keys"] if not key.endswith("position_ids")]
+        known = ("position_ids", "embed_tokens.weight")  # made up, or tied to another tensor
+        lacking = [key for key in notes["missing_keys"] if not key.endswith(known)]
         if lacking:
             raise DataError(
                 f"generator {pipeline.source.spec}: the weights of {part} lack "
                 f"{len(lacking)} tensors, for example {sorted(lacking)[0]}"
             )
         encoders.append(encoder)
+    part, name = pipeline.family.denoiser
     return Parts(
-        unet=model(diffusers.UNet2DConditionModel, "unet"),
+        denoiser=model(getattr(diffusers, name), part),
         vae=model(diffusers.AutoencoderKL, "vae"),
         encoders=encoders,
         tokenizers=_tokenizers(pipeline),
@@ -139,9 +141,9 @@ def _from_one_file(pipeline: Pipeline) -> Parts:
         local_files_only=True,
         **extra,
     )
-    encoders = [getattr(whole, part) for part in pipeline.family.encoders]
+    encoders = [getattr(whole, part) for part in pipeline.encoders]
     return Parts(
-        unet=whole.unet, vae=whole.vae, encoders=encoders, tokenizers=_tokenizers(pipeline)
+        denoiser=whole.unet, vae=whole.vae, encoders=encoders, tokenizers=_tokenizers(pipeline)
     )
 
 
@@ -155,7 +157,7 @@ def _fuse(parts: Parts, pipeline: Pipeline, lora: Sequence[tuple[str, float]]) -
     import diffusers
 
     scheduler = diffusers.DDIMScheduler()
-    common = {"vae": parts.vae, "unet": parts.unet, "scheduler": scheduler}
+    common = {"vae": parts.vae, "unet": parts.denoiser, "scheduler": scheduler}
     whole: Any
     if pipeline.family.name == "sd":
         whole = diffusers.StableDiffusionPipeline(

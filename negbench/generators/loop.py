@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from negbench.generators import history
 from negbench.generators.network import Encoding, Network, pad_rows
 from negbench.generators.schedule import Schedule
 from negbench.generators.steering import steered
@@ -65,35 +66,72 @@ class LoopState:
 
     Attributes:
         index: the next model call.
-        latents: (lanes, channels, height, width).
+        latents: (rows, channels, height, width).
         scheduler: with its history.
-        noise: one CPU generator a lane.
-        rules: group -> what its rule keeps, None before the first call.
-        spent: predictions made so far, by lane.
+        noise: one CPU generator a row.
+        rules: what each row's rule keeps, cut to the row; None before the first call.
+        spent: predictions that each row would have needed alone.
+        paid: predictions that were made for it first; those of `spent` that another row had
+            needed too are paid by one of them.
     """
 
     index: int
     latents: torch.Tensor
     scheduler: Any
     noise: list[torch.Generator]
-    rules: dict[Hashable, Any] = field(default_factory=dict)
+    rules: list[Any] = field(default_factory=list)
     spent: list[int] = field(default_factory=list)
+    paid: list[int] = field(default_factory=list)
 
     def clone(self) -> LoopState:
         """A copy that shares nothing: running one does not change the other."""
-        noise = []
-        for source in self.noise:
-            generator = torch.Generator("cpu")
-            generator.set_state(source.get_state())
-            noise.append(generator)
         return LoopState(
             index=self.index,
             latents=self.latents.clone(),
             scheduler=copy.deepcopy(self.scheduler),
-            noise=noise,
+            noise=[_copied(source) for source in self.noise],
             rules=copy.deepcopy(self.rules),
             spent=list(self.spent),
+            paid=list(self.paid),
         )
+
+    def take(self, rows: Sequence[int]) -> LoopState:
+        """Those rows, in that order, as a batch of their own; a row may come several times.
+
+        What a row has paid stays with the first of its copies.
+        """
+        where = torch.tensor(rows, device=self.latents.device)
+        first = {row: place for place, row in reversed(list(enumerate(rows)))}
+        return LoopState(
+            index=self.index,
+            latents=self.latents[where],
+            scheduler=history.take(self.scheduler, where),
+            noise=[_copied(self.noise[row]) for row in rows],
+            rules=[history.row_of(self.rules[row], 0, copied=True) for row in rows],
+            spent=[self.spent[row] for row in rows],
+            paid=[self.paid[row] if first[row] == i else 0 for i, row in enumerate(rows)],
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of latents and history; the rest is small."""
+        own = self.latents.numel() * self.latents.element_size()
+        return own + history.nbytes(self.scheduler)
+
+
+def join(states: Sequence[LoopState]) -> LoopState:
+    """Batches before the same call as one, in order; they are used up."""
+    if len(states) == 1:
+        return states[0]
+    return LoopState(
+        index=states[0].index,
+        latents=torch.cat([state.latents for state in states]),
+        scheduler=history.join([state.scheduler for state in states]),
+        noise=[source for state in states for source in state.noise],
+        rules=[kept for state in states for kept in state.rules],
+        spent=[count for state in states for count in state.spent],
+        paid=[count for state in states for count in state.paid],
+    )
 
 
 class Denoiser:
@@ -113,24 +151,36 @@ class Denoiser:
         self.steps: list[Step] = schedule.describe(self._pristine)
         self._takes_generator = _accepts(self._pristine, "generator")
 
+    @property
+    def divisible(self) -> bool:
+        """Whether batches can be cut and joined between calls."""
+        return history.divisible(self._pristine)
+
     def begin(self, lanes: Sequence[Lane]) -> LoopState:
         """Noise for every lane, from its own CPU generator."""
+        return self.noise([lane.seed for lane in lanes])
+
+    def noise(self, seeds: Sequence[int]) -> LoopState:
+        """Noise for every seed, from a CPU generator of its own."""
         network = self.network
         scheduler = copy.deepcopy(self._pristine)
-        if network.pipeline.family.name == "sdxl" and hasattr(scheduler, "set_begin_index"):
+        family = network.pipeline.family.name
+        if family in ("sdxl", "flux") and hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
-        noise = [torch.Generator("cpu").manual_seed(lane.seed) for lane in lanes]
+        noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         shape = (1, *network.latent_shape)
         latents = torch.cat(
             [torch.randn(shape, generator=source, dtype=network.dtype) for source in noise]
         )
+        count = len(noise)
         return LoopState(
             index=0,
-            latents=latents.to(network.device) * scheduler.init_noise_sigma,
+            latents=latents.to(network.device) * getattr(scheduler, "init_noise_sigma", 1.0),
             scheduler=scheduler,
             noise=noise,
-            rules={lane.group: None for lane in lanes},
-            spent=[0] * len(lanes),
+            rules=[None] * count,
+            spent=[0] * count,
+            paid=[0] * count,
         )
 
     def run(self, lanes: Sequence[Lane], texts: Encoding) -> LoopState:
@@ -140,54 +190,107 @@ class Denoiser:
             self.advance(state, lanes, texts)
         return state
 
-    def advance(self, state: LoopState, lanes: Sequence[Lane], texts: Encoding) -> None:
-        """One model call; changes `state`."""
+    def advance(
+        self,
+        state: LoopState,
+        lanes: Sequence[Lane],
+        texts: Encoding,
+        rows: Sequence[int] | None = None,
+    ) -> None:
+        """One model call; changes `state`, or leaves it as it was where an error is raised.
+
+        Args:
+            state: where the pictures are.
+            lanes: what to do with them; afterwards the state has one row for each.
+            texts: what lanes' rows of texts are rows of.
+            rows: the row of `state` that each lane starts from; by default its own. Lanes of one
+                row share what they have predicted in this call.
+        """
         step = self.steps[state.index]
-        t = state.scheduler.timesteps[state.index]
-        x = state.scheduler.scale_model_input(state.latents, t)
-        groups: dict[Hashable, list[int]] = {}
-        for row, lane in enumerate(lanes):
-            groups.setdefault(lane.group, []).append(row)
-        needs = {group: lanes[rows[0]].rule.needs(step) for group, rows in groups.items()}
-        jobs, place = self._jobs(lanes, needs)
-        for job in jobs:
-            state.spent[job.row] += 1
+        # A scheduler notes in itself what call it is at; another one does if this call fails.
+        scheduler = history.fork(state.scheduler)
+        t = scheduler.timesteps[state.index]
+        x = state.latents
+        if hasattr(scheduler, "scale_model_input"):  # not so in a flow
+            x = scheduler.scale_model_input(x, t)
+        origins = range(len(lanes)) if rows is None else rows
+        groups: dict[tuple[Hashable, bool], list[int]] = {}
+        needs: dict[Hashable, tuple[Branch, ...]] = {}
+        for place, lane in enumerate(lanes):
+            fresh = state.rules[origins[place]] is None
+            groups.setdefault((lane.group, fresh), []).append(place)
+            if lane.group not in needs:
+                needs[lane.group] = lane.rule.needs(step)
+        jobs, place_of, payers = self._jobs(lanes, needs, origins)
         predicted = self._predict(x, t, jobs, texts)
+        before = state
+        if rows is not None and list(rows) != list(range(len(state.latents))):
+            before = state.take(rows)
+            scheduler = history.take(scheduler, torch.tensor(rows, device=x.device))
+            x = x[torch.tensor(rows, device=x.device)]
+        kept = list(before.rules)
         guided = predicted.new_empty(x.shape)
-        for group, rows in groups.items():
+        for (group, fresh), places in groups.items():
             branches = {
-                branch: predicted[[place[row, branch] for row in rows]] for branch in needs[group]
+                branch: predicted[[place_of[place, branch] for place in places]]
+                for branch in needs[group]
             }
-            rule = lanes[rows[0]].rule
-            guided[rows], state.rules[group] = rule.combine(
-                branches, x[rows], step, state.rules[group]
-            )
-        extra = {"generator": state.noise} if self._takes_generator else {}
-        stepped = state.scheduler.step(guided, t, state.latents, return_dict=False, **extra)
+            own = None if fresh else history.stack_rows([before.rules[place] for place in places])
+            guided[places], after = lanes[places[0]].rule.combine(branches, x[places], step, own)
+            if after is not None or not fresh:
+                for row, place in enumerate(places):
+                    kept[place] = history.row_of(after, row)
+        noise = before.noise
+        if self._takes_generator and x.device.type != "cpu":
+            noise = [_copied(source) for source in noise]  # memory may run out in the step
+        extra = {"generator": noise} if self._takes_generator else {}
+        stepped = scheduler.step(guided, t, before.latents, return_dict=False, **extra)
+        costs = [
+            len({place_of[place, branch] for branch in needs[lane.group]})
+            if self.share
+            else len(needs[lane.group])
+            for place, lane in enumerate(lanes)
+        ]
+        paid = list(before.paid)
+        for payer in payers:
+            paid[payer] += 1
+        state.spent = [spent + cost for spent, cost in zip(before.spent, costs, strict=True)]
+        state.paid = paid
+        state.rules = kept
+        state.noise = noise
+        state.scheduler = scheduler
         state.latents = stepped[0]
         state.index += 1
 
     def _jobs(
-        self, lanes: Sequence[Lane], needs: dict[Hashable, tuple[Branch, ...]]
-    ) -> tuple[list[Job], dict[tuple[int, Branch], int]]:
-        """What to predict, negatives before positives as diffusers has them, and where it is."""
+        self,
+        lanes: Sequence[Lane],
+        needs: dict[Hashable, tuple[Branch, ...]],
+        rows: Sequence[int],
+    ) -> tuple[list[Job], dict[tuple[int, Branch], int], list[int]]:
+        """What to predict, where each lane finds it, and the lane that asked for it first.
+
+        Negatives come before positives, as diffusers has them.
+        """
         jobs: list[Job] = []
-        place: dict[tuple[int, Branch], int] = {}
+        payers: list[int] = []
+        place_of: dict[tuple[int, Branch], int] = {}
         seen: dict[Job, int] = {}
         depth = max(len(branches) for branches in needs.values())
         for level in range(depth):
-            for row, lane in enumerate(lanes):
+            for place, lane in enumerate(lanes):
                 branches = needs[lane.group]
                 if level >= len(branches):
                     continue
                 branch = branches[level]
                 own, *away = (lane.texts[plain] for plain in branch.texts())
-                job = Job(row, own, branch.steer, away[0] if away else own)
+                job = Job(rows[place], own, branch.steer, away[0] if away else own)
                 if not self.share or job not in seen:
                     seen[job] = len(jobs)
                     jobs.append(job)
-                place[row, branch] = seen[job]
-        return jobs, place
+                    payers.append(place)
+                place_of[place, branch] = seen[job]
+        return jobs, place_of, payers
 
     def _predict(
         self, x: torch.Tensor, t: torch.Tensor, jobs: Sequence[Job], texts: Encoding
@@ -204,7 +307,8 @@ class Denoiser:
         order = [number for numbers in kinds.values() for number in numbers]
         results = []
         for steer, numbers in kinds.items():
-            size = self.network.rows.denoiser or len(numbers)
+            whole = len(x) if self.network.apart else len(numbers)
+            size = self.network.rows.denoiser or whole
             for start in range(0, len(numbers), size):
                 block = [jobs[number] for number in numbers[start : start + size]]
                 row, text, away = (
@@ -224,6 +328,12 @@ class Denoiser:
             return predicted
         back = torch.tensor(order, device=x.device).argsort()
         return predicted[back]
+
+
+def _copied(source: torch.Generator) -> torch.Generator:
+    generator = torch.Generator("cpu")
+    generator.set_state(source.get_state())
+    return generator
 
 
 def _accepts(scheduler: Any, parameter: str) -> bool:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,8 @@ class Encoding:
 
     Attributes:
         context: (texts, positions, width) for cross-attention.
-        pooled: (texts, width) for Stable Diffusion XL's added conditioning, else None.
+        pooled: (texts, width) for the added conditioning of Stable Diffusion XL and of
+            transformers, else None.
     """
 
     context: torch.Tensor
@@ -73,8 +74,14 @@ class Network(ABC):
     """The loaded networks of one pipeline.
 
     Attributes:
-        length: positions of one chunk of text, the encoder's context.
+        unet: the network that predicts; a transformer in families of the kind.
+        length: positions of one chunk of text, the first encoder's context.
+        lengths: the same of every encoder.
+        embedded_scale: guidance scale that the denoiser takes as an input, None if it takes none.
+        apart: whether the pipeline of diffusers makes a call of its own for each branch.
     """
+
+    apart: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -85,33 +92,49 @@ class Network(ABC):
         dtype: torch.dtype,
         rows: Rows,
         lora: Sequence[tuple[str, float]] = (),
+        embedded_scale: float | None = None,
     ) -> None:
         from negbench.generators.loading import load_parts, quiet
 
         self.pipeline = pipeline
+        self.embedded_scale = embedded_scale
         self.size = size
         self.device = device
         self.dtype = dtype
         self.rows = rows
         parts = load_parts(pipeline, lora=lora)
-        self.unet: Any = parts.unet
+        self.unet: Any = parts.denoiser
         self.vae: Any = parts.vae
         self.encoders: list[Any] = parts.encoders
         self.tokenizers: list[Any] = parts.tokenizers
-        self.length: int = min(
-            min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-            for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True)
-        )
+        self.lengths: list[int] = self.text_lengths()
+        self.length: int = self.lengths[0]
         with quiet():
             for module in (self.unet, self.vae, *self.encoders):
                 module.eval().requires_grad_(False).to(device=device, dtype=dtype)
             if rows.denoiser is not None:
-                for module in (self.unet, self.vae):
+                convolutional = (self.vae,) if pipeline.family.flow else (self.unet, self.vae)
+                for module in convolutional:
                     module.to(memory_format=torch.channels_last)
         self._kept: OrderedDict[tuple[Text, int], Encoding] = OrderedDict()
         self._kept_bytes = 0
 
     # Text -----------------------------------------------------------------------------------
+
+    def text_lengths(self) -> list[int]:
+        """Positions of each encoder's context; the first is `length`.
+
+        The encoders of one context (CLIP) are given the shortest, so that their outputs fit.
+        """
+        shortest = min(
+            min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+            for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True)
+        )
+        return [shortest] * len(self.tokenizers)
+
+    def truncated(self, text: str) -> int:
+        """Tokens of `text` that no encoder gets to read."""
+        return max(0, self.tokens(text) - self.length)
 
     def tokens(self, text: str) -> int:
         """Tokens of `text` with its begin and end marks, uncut; the most of any tokenizer."""
@@ -129,6 +152,17 @@ class Network(ABC):
             chunks: chunks of every text; shorter ones are filled with empty chunks. With one
                 chunk, longer texts are cut at its end.
         """
+        self._fill(texts, chunks)
+        encoding = join([self._kept[text, chunks] for text in texts])
+        self._forget()
+        return encoding
+
+    def remember(self, texts: Sequence[Text], *, chunks: int = 1) -> None:
+        """Make encodings that will soon be asked for, in full calls."""
+        self._fill(texts, chunks)
+        self._forget()
+
+    def _fill(self, texts: Sequence[Text], chunks: int) -> None:
         wanted = [text for text in dict.fromkeys(texts) if (text, chunks) not in self._kept]
         size = self.rows.text or len(wanted) or 1
         for start in range(0, len(wanted), size):
@@ -136,13 +170,13 @@ class Network(ABC):
             for text, row in zip(block, self._encode_block(block, chunks, size), strict=True):
                 self._kept[text, chunks] = row
                 self._kept_bytes += row.nbytes
-        encoding = join([self._kept[text, chunks] for text in texts])
         for text in texts:
             self._kept.move_to_end((text, chunks))
+
+    def _forget(self) -> None:
         while self._kept_bytes > MEMORY and len(self._kept) > 1:
             _, dropped = self._kept.popitem(last=False)
             self._kept_bytes -= dropped.nbytes
-        return encoding
 
     def encode_together(self, texts: Sequence[Text]) -> Encoding:
         """Encodings of `texts` in one call, equal texts too, as diffusers' pipeline makes them."""
@@ -174,7 +208,7 @@ class Network(ABC):
             self.tokenizers[which](
                 [text or "" for text in texts],
                 padding="max_length",
-                max_length=self.length,
+                max_length=self.lengths[which],
                 truncation=True,
                 return_tensors="pt",
             ),
@@ -218,7 +252,7 @@ class Network(ABC):
 
     @abstractmethod
     def predict(self, x: torch.Tensor, timestep: torch.Tensor, texts: Encoding) -> torch.Tensor:
-        """One call of the U-Net: (rows, channels, height, width) in, the same out."""
+        """One call of the denoiser: (rows, channels, height, width) in, the same out."""
 
     @abstractmethod
     def unscale(self, latents: torch.Tensor) -> torch.Tensor:

@@ -9,13 +9,8 @@ from typing import Any
 from negbench.errors import ConfigError, UnknownNameError, did_you_mean
 from negbench.generators import generators
 from negbench.generators.base import Generator, RunOptions
-from negbench.generators.diffusers import (
-    Choices,
-    DiffusersGenerator,
-    Mode,
-    default_dtype,
-    read_lora,
-)
+from negbench.generators.choices import Choices, default_dtype, read_lora
+from negbench.generators.diffusers import DiffusersGenerator, Mode
 from negbench.generators.families import Pipeline, inspect
 from negbench.generators.schedule import Schedule
 from negbench.generators.weights import locate
@@ -83,6 +78,13 @@ def _diffusers(
     return build(pipeline, choices, options=options, mode=mode)
 
 
+def _usual_steps(pipeline: Pipeline) -> int:
+    """What users take; 4 for a FLUX whose steps are distilled (schnell), which shifts nothing."""
+    if pipeline.family.name == "flux" and not pipeline.scheduler.get("use_dynamic_shifting"):
+        return 4
+    return pipeline.family.steps
+
+
 def build(
     pipeline: Pipeline,
     choices: Choices,
@@ -97,21 +99,35 @@ def build(
     """
     options = options or RunOptions()
     family = pipeline.family
-    steps = choices.steps or family.steps
+    steps = choices.steps or _usual_steps(pipeline)
     height, width = choices.height or pipeline.size[0], choices.width or pipeline.size[1]
-    unit = max(8, pipeline.factor)
+    unit = max(8, pipeline.factor * family.patch)
     for name, side in (("height", height), ("width", width)):
         if side % unit:
             near = max(unit, round(side / unit) * unit)
             raise ConfigError(f"{name}={side} is not a multiple of {unit}; {near} is")
-    schedule = Schedule.choose(choices.scheduler, pipeline.scheduler, steps=steps)
+    schedule = Schedule.choose(choices.scheduler, pipeline.scheduler, steps=steps, flow=family.flow)
     lora = read_lora(choices.lora)
+    if lora and family.flow:
+        raise ConfigError(f"lora= is for Stable Diffusion 1.x, 2.x and XL, not for {family.name}")
+    if choices.long_text == "chunk" and family.flow:
+        raise ConfigError(
+            f"long_text=chunk is for models that read with CLIP alone; {family.name} reads texts "
+            "with a T5, up to its own length, so leave long_text out"
+        )
+    embeds = bool(pipeline.denoiser.get("guidance_embeds"))
+    if choices.embedded_scale is not None and not embeds:
+        raise ConfigError(
+            f"generator {pipeline.source.spec} takes no embedded_scale: its guidance is not an "
+            "input (guidance_embeds); leave it out"
+        )
+    embedded = 3.5 if embeds and choices.embedded_scale is None else choices.embedded_scale
     if mode == "reference" and choices.long_text != "truncate":
         raise ConfigError("reference mode cuts long texts as diffusers does; leave long_text out")
     config = DiffusersGenerator.Config(
         weights=pipeline.digest,
         family=family.name,
-        dtype=choices.dtype or default_dtype(options.device),
+        dtype=choices.dtype or default_dtype(options.device, family.half),
         scheduler=schedule.name,
         scheduler_config=dict(schedule.config),
         steps=steps,
@@ -119,6 +135,7 @@ def build(
         width=width,
         long_text=choices.long_text,
         lora=tuple((item.digest, item.scale) for item in lora),
+        embedded_scale=embedded,
     )
     scale = choices.scale if choices.scale is not None else family.scale
     return DiffusersGenerator(

@@ -36,7 +36,31 @@ SHORT: dict[str, tuple[str, dict[str, JsonValue]]] = {
 }
 """Short name -> diffusers class and what it sets beside the pipeline's own configuration."""
 
+HISTORY: Mapping[str, tuple[str, ...]] = {
+    "DDIMScheduler": (),
+    "DDPMScheduler": (),
+    "DEISMultistepScheduler": ("model_outputs",),
+    "DPMSolverMultistepScheduler": ("model_outputs",),
+    "EulerAncestralDiscreteScheduler": (),
+    "EulerDiscreteScheduler": (),
+    "FlowMatchEulerDiscreteScheduler": (),
+    "HeunDiscreteScheduler": ("prev_derivative", "sample"),
+    "KDPM2AncestralDiscreteScheduler": ("sample",),
+    "KDPM2DiscreteScheduler": ("sample",),
+    "LMSDiscreteScheduler": ("derivatives",),
+    "PNDMScheduler": ("ets", "cur_sample", "cur_model_output"),
+    "UniPCMultistepScheduler": ("model_outputs", "last_sample"),
+}
+"""Scheduler class -> its attributes with an entry a row; all others are equal for all rows.
+
+A test restarts each of these at every call. A class that is not here is never cut or joined, so
+nothing is shared under it.
+"""
+
 _CLASSES = {name for name, _ in SHORT.values()}
+FLOW = "FlowMatchEulerDiscreteScheduler"
+"""The scheduler of rectified flows (Stable Diffusion 3, FLUX)."""
+
 _DOUBLE = {"HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"}
 _REFUSED = {
     "DPMSolverSDEScheduler": "draws its noise for a whole batch at once",
@@ -69,20 +93,28 @@ class Schedule:
         name: class name in diffusers.
         config: JSON configuration; what is left out has the default of diffusers.
         steps: steps asked for, not the model calls, which may be more.
+        mu: shift of a flow's noise levels that depends on the size, see `flow_shift`.
+        even: noise levels of a flow are even from 1 to 1 / steps before the shift, as
+            ``FluxPipeline`` has them, and not the scheduler's own.
     """
 
     name: str
     config: Mapping[str, JsonValue]
     steps: int
+    mu: float | None = None
+    even: bool = False
 
     @classmethod
-    def choose(cls, choice: str, own: Mapping[str, Any], *, steps: int) -> Schedule:
+    def choose(
+        cls, choice: str, own: Mapping[str, Any], *, steps: int, flow: bool = False
+    ) -> Schedule:
         """The scheduler `choice` with the noise schedule of the pipeline.
 
         Args:
             choice: ``own``, a short name, or the name of a class in diffusers.
             own: the pipeline's ``scheduler_config.json``.
             steps: steps asked for.
+            flow: the model is a rectified flow, which has one scheduler only.
 
         Raises:
             ConfigError: unknown name, or a scheduler that this loop cannot run.
@@ -95,6 +127,13 @@ class Schedule:
             name, extra = SHORT[choice]
         else:
             name = choice
+        if flow:
+            if name != FLOW:
+                raise ConfigError(
+                    f"scheduler {name or choice!r} is not for a rectified flow; leave "
+                    f"scheduler= out, or write scheduler={FLOW}"
+                )
+            return cls(name=name, config=kept, steps=steps)
         if name in _REFUSED:
             raise ConfigError(
                 f"scheduler {name} is not supported: it {_REFUSED[name]}; choose one with "
@@ -114,6 +153,8 @@ class Schedule:
     @property
     def space(self) -> Space:
         """What the network predicts."""
+        if self.name == FLOW:
+            return "flow"
         return _SPACES[str(self.config.get("prediction_type", "epsilon"))]
 
     def calls(self) -> int:
@@ -138,9 +179,14 @@ class Schedule:
             key: float(item) if item in ("inf", "-inf") else item
             for key, item in self.config.items()
         }
+        levels: dict[str, Any] = {} if self.mu is None else {"mu": self.mu}
+        if self.even:
+            import numpy as np
+
+            levels["sigmas"] = np.linspace(1.0, 1 / self.steps, self.steps)
         try:
             scheduler = getattr(diffusers, self.name).from_config(config)
-            scheduler.set_timesteps(self.steps)
+            scheduler.set_timesteps(self.steps, **levels)
         except (ValueError, TypeError, IndexError, ImportError, NotImplementedError) as error:
             raise ConfigError(f"scheduler {self.name} with {self.steps} steps: {error}") from error
         return scheduler
@@ -148,11 +194,38 @@ class Schedule:
     def describe(self, scheduler: Any) -> list[Step]:
         """Every model call of a scheduler that `build` made."""
         times = [float(t) for t in scheduler.timesteps]
-        sigmas = [noise_to_signal(scheduler, t) for t in times]
+        if self.name == FLOW:
+            levels = [float(level) for level in scheduler.sigmas[: len(times)]]
+            sigmas = [level / (1 - level) if level < 1 else math.inf for level in levels]
+        else:
+            sigmas = [noise_to_signal(scheduler, t) for t in times]
         return [
             Step(index=i, total=len(times), timestep=t, sigma=sigma, space=self.space)
             for i, (t, sigma) in enumerate(zip(times, sigmas, strict=True))
         ]
+
+
+def flow_shift(config: Mapping[str, JsonValue], *, tokens: int, highest: float) -> float | None:
+    """How far the noise levels of a flow are shifted for a picture of `tokens`, or None if not.
+
+    Linear in the number of tokens, as ``calculate_shift`` of diffusers has it for Stable Diffusion
+    3.5 and FLUX (Esser et al., arXiv 2403.03206, section 5.3.2, for why).
+
+    Args:
+        config: the scheduler's.
+        tokens: patches of the latent.
+        highest: ``max_shift`` where the configuration has none; pipelines differ in it.
+    """
+    if not config.get("use_dynamic_shifting"):
+        return None
+
+    def number(key: str, default: float) -> float:
+        return float(config.get(key, default))  # type: ignore[arg-type]
+
+    base, most = number("base_image_seq_len", 256), number("max_image_seq_len", 4096)
+    low, high = number("base_shift", 0.5), number("max_shift", highest)
+    slope = (high - low) / (most - base)
+    return tokens * slope + (low - slope * base)
 
 
 def noise_to_signal(scheduler: Any, timestep: float) -> float:

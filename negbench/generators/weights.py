@@ -36,6 +36,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "special_tokens_map.json",
     "added_tokens.json",
+    "spiece.model",
 )
 
 
@@ -175,7 +176,7 @@ def fetch(spec: str, *, config: str | None = None) -> Source:
 
 def wanted_files(names: list[str], *, weights: bool) -> list[str]:
     """The files of a repo that a text-to-image pipeline needs: plain precision, else fp16."""
-    parts = ("unet", "vae", "text_encoder", "text_encoder_2")
+    parts = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
     wanted = [name for name in names if name == "model_index.json"]
     wanted += [name for name in names if name == "scheduler/scheduler_config.json"]
     for part in parts:
@@ -192,7 +193,7 @@ def wanted_files(names: list[str], *, weights: bool) -> list[str]:
                 if found:
                     wanted += found
                     break
-    for part in ("tokenizer", "tokenizer_2"):
+    for part in ("tokenizer", "tokenizer_2", "tokenizer_3"):
         wanted += [name for name in names if name in {f"{part}/{file}" for file in TOKENIZER_FILES}]
     return wanted
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from negbench.errors import ConfigError
-from negbench.guidance.base import EMPTY, POSITIVE, Branch, Rule, Step, negative
+from negbench.guidance.base import EMPTY, POSITIVE, Branch, Plain, Rule, Step, negative
 from negbench.types import Negative
 
 if TYPE_CHECKING:
@@ -114,6 +114,10 @@ class Steered(Rule):
         if self.scale == 0:
             return (EMPTY,)
         return (self.prompt(step),) if self.scale == 1 else (EMPTY, self.prompt(step))
+
+    def phase(self, step: Step) -> Hashable:
+        """Plain guidance throughout: what the rule does is in the branch it asks for."""
+        return Plain(self.scale)
 
     def combine(
         self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any

@@ -7,7 +7,7 @@ them for every row that shares the rule, and hands the predictions to `Rule.comb
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -89,6 +89,16 @@ class Neutral:
     scale: float | None = None
 
 
+class Plain(NamedTuple):
+    """The phase of plain guidance: b + scale (p - b) of the two branches asked for, in that order.
+
+    Of one branch alone it is that branch's prediction, as it is. The sum is made in the precision
+    of the predictions, and what a rule keeps from call to call stays as it was.
+    """
+
+    scale: float
+
+
 class Rule(ABC):
     """HOW a negative prompt acts, bound to one scale, one set of parameters, one list of weights.
 
@@ -143,7 +153,24 @@ class Rule(ABC):
 
     @abstractmethod
     def needs(self, step: Step) -> tuple[Branch, ...]:
-        """The branches to predict at `step`, each once; nothing else is computed."""
+        """The branches to predict at `step`, each once; nothing else is computed.
+
+        Depends on ``index``, ``total`` and ``space`` of the step alone: while planning, timestep
+        and sigma are 0.
+        """
+
+    def phase(self, step: Step) -> Hashable:
+        """What `combine` computes at `step`, apart from the texts, as a value to compare.
+
+        Two rules of equal phase at a step, of whatever kind and settings, must give the same result
+        to the bit from the same predictions in the order of `needs` and the same state, and leave
+        the same state. Pictures of one noise then share the calls up to the first whose phases or
+        texts differ: one with the negative from call 5 on begins as the one without. `Plain` is
+        the phase of plain guidance. By default it is the whole rule, which is always true.
+
+        Like `needs`, it depends on ``index``, ``total`` and ``space`` of the step alone.
+        """
+        return type(self), self.config.model_dump_json(), self.scale, self.weights
 
     @abstractmethod
     def combine(

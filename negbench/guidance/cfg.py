@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from negbench.guidance.base import EMPTY, POSITIVE, Branch, Neutral, Rule, Step, negative
+from negbench.guidance.base import EMPTY, POSITIVE, Branch, Neutral, Plain, Rule, Step, negative
 from negbench.types import Negative
 
 if TYPE_CHECKING:
@@ -42,6 +42,12 @@ class Cfg(Rule):
             return (POSITIVE,)
         away = self._away()
         return away if self.scale == 0 else (*away, POSITIVE)
+
+    def phase(self, step: Step) -> Hashable:
+        """Plain, unless negatives are weighted."""
+        if self.scale == 1 or self.weights in ((), (1.0,)):
+            return Plain(self.scale)
+        return Cfg, self.scale, self.weights
 
     def combine(
         self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any

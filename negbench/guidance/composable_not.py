@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from negbench.guidance.arithmetic import FromEmpty
-from negbench.guidance.base import EMPTY, POSITIVE, Branch, Neutral, Step
+from negbench.guidance.base import EMPTY, POSITIVE, Branch, Neutral, Plain, Step
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +45,12 @@ class ComposableNot(FromEmpty):
             le=100,
             description="strength of all negatives against the prompt's; 1 is the paper's negation",
         )
+
+    def phase(self, step: Step) -> Hashable:
+        """Plain guidance where no negative acts."""
+        if self.scale == 0 or not self.acting():
+            return Plain(self.scale)
+        return ComposableNot, self.scale, tuple(self.acting().items())
 
     def combine(
         self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from negbench.errors import ConfigError
 from negbench.guidance.arithmetic import FromEmpty, epsilon_factor
-from negbench.guidance.base import EMPTY, POSITIVE, Branch, Neutral, Space, Step
+from negbench.guidance.base import EMPTY, POSITIVE, Branch, Neutral, Plain, Space, Step
 from negbench.types import Negative
 
 if TYPE_CHECKING:
@@ -111,6 +111,12 @@ class Sld(FromEmpty):
         if step.index < config.warmup and config.momentum_scale == 0 and self.scale != 0:
             return (POSITIVE,) if self.scale == 1 else (EMPTY, POSITIVE)
         return super().needs(step)
+
+    def phase(self, step: Step) -> Hashable:
+        """Plain guidance in a warm-up without momentum, and where no negative acts."""
+        if self.scale == 0 or len(self.needs(step)) <= 2:
+            return Plain(self.scale)
+        return super().phase(step)
 
     def combine(
         self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any

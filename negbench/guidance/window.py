@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from negbench.errors import ConfigError
-from negbench.guidance.base import EMPTY, POSITIVE, Branch, Neutral, Space, Step
+from negbench.guidance.base import EMPTY, POSITIVE, Branch, Neutral, Plain, Space, Step
 from negbench.guidance.cfg import Cfg
 
 if TYPE_CHECKING:
@@ -84,6 +84,10 @@ class Window(Cfg):
         if self.scale == 1 or step.index in self.calls(step.total):
             return super().needs(step)
         return (EMPTY,) if self.scale == 0 else (EMPTY, POSITIVE)
+
+    def phase(self, step: Step) -> Hashable:
+        """That of `Cfg` inside the window, plain guidance outside."""
+        return super().phase(step) if step.index in self.calls(step.total) else Plain(self.scale)
 
     def combine(
         self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any
