@@ -27,6 +27,7 @@ TEMPLATE = (
     "Prompt: {prompt}\nNegative prompt:"
 )
 MAX_BODY = 1_000_000
+_ADDRESS = re.compile(r"https?://[^\s@/]+(/\S*)?")
 WAITS = (1.0, 2.0, 4.0, 8.0)
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
@@ -69,7 +70,7 @@ class Llm(Method):
 
         @model_validator(mode="after")
         def _an_address(self) -> Self:
-            if self.endpoint is not None and not re.match(r"https?://[^\s@/]+", self.endpoint):
+            if self.endpoint is not None and not _ADDRESS.fullmatch(self.endpoint):
                 raise ValueError("endpoint must be an http(s) address without a user or password")
             return self
 
