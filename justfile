@@ -28,6 +28,11 @@ fmt:
 table *args:
     uv run negbench evaluate -m none -m placebo -m popular -m human -m negopt {{args}}
 
+# every method and rule on the miniature into leaderboard/; goes on where it stopped
+leaderboard *args:
+    uv run negbench leaderboard fill {{args}}
+    uv run negbench leaderboard check
+
 # speed comparisons with peers
 bench:
     uv run python benchmarks/generation_cpu.py
