@@ -241,13 +241,15 @@ def _ci(triple: Any, form: str = ".2f") -> str:
 
 def card_text(found: dict[str, Any], sizes: dict[str, int]) -> str:
     """The card as Markdown."""
+    from negbench.miniature.calibration import SCALE, STEPS
+
     removal, lists, judge = found["removal"], found["lists"], found["judge"]
     lines = [
         "# The miniature",
         "",
         "Written by `negbench.miniature.card.build_card`; figures are measured, not promised.",
         "A drawn world of 64x64 scenes and small models of the real kinds trained on it. "
-        f"Guidance scale 4, DDIM, 25 steps. {len(SUBJECTS)} subjects, "
+        f"Guidance scale {SCALE}, DDIM, {STEPS} steps. {len(SUBJECTS)} subjects, "
         f"{len(removal['odds'])} (subject, part) pairs, {len(DEFECTS)} defects.",
         "",
         "![samples](sheet.png)",

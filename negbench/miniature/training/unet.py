@@ -10,17 +10,23 @@ import numpy as np
 import torch
 
 from negbench.errors import NegbenchError
-from negbench.miniature.captions import CONTEXT
-from negbench.miniature.data import CAPTIONS_EACH, load
+from negbench.miniature.captions import CONTEXT, say
+from negbench.miniature.data import CAPTIONS_EACH, encode, load
 from negbench.miniature.text import BOS, EOS, PAD, build_tokenizer, vocabulary
 from negbench.miniature.training.loop import prepare, train_loop
 from negbench.miniature.training.vae import TRAIN_COUNT, to_tensor
+from negbench.miniature.world import NOUN_PARTS, PARTS
 
-STEPS = 6_300
+#: The first steps weigh the loss by signal-to-noise ratio; the last ones do not.
+WEIGHTED, PLAIN = 6_300, 4_500
+STEPS = WEIGHTED + PLAIN
 BATCH = 64
 WIDTH = 96
 #: Share of captions replaced by the empty one, as classifier-free guidance needs.
 EMPTY = 0.10
+#: Share of captions of the last steps that are the lone name of one visible part: small parts
+#: add little to the loss, and a word that draws nothing removes nothing as a negative prompt.
+LONE = 0.30
 
 
 def build_unet() -> Any:
@@ -140,11 +146,34 @@ def write_pipeline(
     config.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
 
 
+def lone_name(
+    shown: np.ndarray[Any, Any], caption: torch.Tensor, rng: np.random.Generator
+) -> torch.Tensor:
+    """The name of one visible part as token ids, (CONTEXT,); nouns three times as often.
+
+    Args:
+        shown: (len(PARTS),), 1 where the part is visible.
+        caption: What to return where none is.
+        rng: Source of randomness.
+    """
+    odds = shown * np.where(np.isin(PARTS, NOUN_PARTS), 3.0, 1.0)
+    if not odds.any():
+        return caption
+    part = PARTS[int(rng.choice(len(PARTS), p=odds / odds.sum()))]
+    ids = encode(say(part, rng), vocabulary())
+    result = torch.zeros_like(caption)
+    result[: len(ids)] = torch.tensor(ids, dtype=caption.dtype)
+    return result
+
+
 def train_unet(*, out: Path, steps: int | None, resume: bool, seed: int) -> None:
     """Train denoiser and text encoder together on noise prediction.
 
-    Loss: squared error with min-SNR-5 weights (Hang et al. 2023, eq. 8), which speeds up
-    convergence. Moving average of the weights with decay 0.999.
+    Two cycles of the learning rate. The loss of the first is the squared error with min-SNR-5
+    weights (Hang et al. 2023, eq. 8), which speeds up convergence; that of the second is the
+    squared error alone (Ho et al. 2020, eq. 14), which the small parts and the texture of the
+    last model calls need, with more captions that are the lone name of a part. Moving average
+    of the weights with decay 0.999.
     """
     device = prepare()
     rendered = load(out / "work", count=TRAIN_COUNT, seed=0)
@@ -162,9 +191,14 @@ def train_unet(*, out: Path, steps: int | None, resume: bool, seed: int) -> None
     empty = torch.zeros(CONTEXT, dtype=torch.int16)
     empty[0], empty[1] = vocab[BOS], vocab[EOS]
 
-    def batch_loss(rng: np.random.Generator) -> torch.Tensor:
+    shown = np.array(rendered.labels[:, : len(PARTS)])
+
+    def errors(rng: np.random.Generator, *, lone: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Timesteps (BATCH,) and squared errors (BATCH,) of one batch."""
         index = torch.from_numpy(rng.integers(0, len(latents), BATCH))
         ids = tokens[index, torch.from_numpy(rng.integers(0, CAPTIONS_EACH, BATCH))]
+        for row in np.flatnonzero(rng.random(BATCH) < lone):
+            ids[row] = lone_name(shown[index[row]], ids[row], rng)
         ids[torch.from_numpy(rng.random(BATCH) < EMPTY)] = empty
         x = latents[index].to(device).float()
         noise = torch.randn(x.shape).to(device)
@@ -177,13 +211,26 @@ def train_unet(*, out: Path, steps: int | None, resume: bool, seed: int) -> None
         )
         text = text_encoder(ids.long().to(device))[0]
         predicted = unet(noisy, t, text).sample
-        error = (predicted - noise).square().mean(dim=(1, 2, 3))
-        loss: torch.Tensor = (weights[t] * error).mean()
-        return loss
+        return t, (predicted - noise).square().mean(dim=(1, 2, 3))
 
+    def weighted(rng: np.random.Generator) -> torch.Tensor:
+        t, error = errors(rng)
+        return (weights[t] * error).mean()
+
+    def plain(rng: np.random.Generator) -> torch.Tensor:
+        return errors(rng, lone=LONE)[1].mean()
+
+    modules = {"unet": unet, "text_encoder": text_encoder}
+    total = steps or STEPS
+    first = round(total * WEIGHTED / STEPS)
     states = train_loop(
-        "unet", modules={"unet": unet, "text_encoder": text_encoder}, batch_loss=batch_loss,
-        steps=steps or STEPS, peak=1.2e-3, work=out / "work", resume=resume, seed=seed,
-        average=0.999,
+        "unet", modules=modules, batch_loss=weighted, steps=first, peak=1.2e-3,
+        work=out / "work", resume=resume, seed=seed, average=0.999,
+    )  # fmt: skip
+    for name, module in modules.items():
+        module.load_state_dict(states[name])
+    states = train_loop(
+        "unet-plain", modules=modules, batch_loss=plain, steps=total - first, peak=8e-4,
+        work=out / "work", resume=resume, seed=seed + 1, average=0.999,
     )  # fmt: skip
     write_pipeline(out, states["unet"], states["text_encoder"])
