@@ -297,10 +297,10 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
 ) -> None:
     """Show the leaderboard at 127.0.0.1 until Ctrl-C."""
-    from negbench.leaderboard.serve import make_server
+    from negbench.leaderboard.serve import HOST, make_server
 
     server = make_server(board, port=port)
-    typer.echo(f"http://{server.server_address[0]}:{server.server_address[1]}/  (Ctrl-C ends it)")
+    typer.echo(f"http://{HOST}:{server.server_port}/  (Ctrl-C ends it)")
     sys.stdout.flush()
     try:
         server.serve_forever()

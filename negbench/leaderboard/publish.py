@@ -182,7 +182,7 @@ def _to_hub(
             repo_type=kind,
             private=private,
             exist_ok=True,
-            **({"space_sdk": "static"} if kind == "space" else {}),
+            space_sdk="static" if kind == "space" else None,
         )
     with _told(where):
         remote = _remote(hub, repo, kind)
