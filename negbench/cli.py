@@ -20,13 +20,16 @@ from negbench.ablate.commands import ablate
 from negbench.compare.commands import compare
 from negbench.conformance.commands import check_plugin
 from negbench.database.commands import build_db, db_app
+from negbench.discover.commands import discover
 from negbench.errors import NegbenchError, one_line
+from negbench.judges.commands import calibrate_judge, label
 from negbench.leaderboard.commands import leaderboard_app
 from negbench.progress import progress_bar
 from negbench.protocols.commands import score_verdicts
 from negbench.remove.commands import remove
 from negbench.report.commands import report
 from negbench.score.commands import export, score
+from negbench.sweep.commands import sweep
 from negbench.timing.commands import timing
 from negbench.train.commands import push, suggest, train_negopt
 
@@ -41,6 +44,10 @@ app = typer.Typer(
 app.command("build-db")(build_db)
 app.command("score-verdicts")(score_verdicts)
 app.command("check-plugin")(check_plugin)
+app.command("label")(label)
+app.command("calibrate-judge")(calibrate_judge)
+app.command("sweep")(sweep)
+app.command("discover")(discover)
 app.command("timing")(timing)
 app.command("remove")(remove)
 app.command("score")(score)

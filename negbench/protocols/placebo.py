@@ -74,7 +74,7 @@ def _placebo(case: Case, offered: Mapping[str, Sequence[Case]], implied: set[str
     if not candidates:
         raise DataError(
             f"case {one_line(case.id, limit=60)!r}: no concept is unrelated to it, so there is no "
-            "placebo; add cases with other concepts"
+            "placebo; add cases with other concepts, or name a case_set in the benchmark's [data]"
         )
     return max(candidates, key=lambda other: _rank(case.id, other))
 
@@ -87,6 +87,12 @@ def _stems(text: str) -> set[str]:
     """Words without the endings of plural, past and participle: "glasses" and "glass" are one."""
     words = re.findall(r"[^\W_]+", text.casefold())
     return {stem(word) for word in words if word not in SMALL}
+
+
+def named_in(concept: str, prompt: str) -> bool:
+    """Whether the prompt has every word of the concept, inflected or not."""
+    words = _stems(concept)
+    return bool(words) and words <= _stems(prompt)
 
 
 def stem(word: str) -> str:

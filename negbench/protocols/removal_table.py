@@ -292,9 +292,8 @@ def as_latex(records: Sequence[Record]) -> str:
     for record, name, holm in zip(records, labels(records), holm_of(records), strict=True):
         cells = []
         for metric in shown:
-            found = _find(record.estimates, metric)
-            unit = "1" if found is None else found.unit
-            cells.append("" if found is None else with_interval(found.value, found.ci95, unit))
+            own = _find(record.estimates, metric)
+            cells.append("" if own is None else with_interval(own.value, own.ci95, own.unit))
         cells.insert(1, p_value(holm))
         lines.append(" & ".join([tex(name), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
