@@ -516,7 +516,7 @@ def test_a_whole_run_keeps_the_key_to_itself(serve, tmp_path, capfd, monkeypatch
         outputs.append(capfd.readouterr())
     assert codes == [2, 0]
     assert "the same command asks again" in outputs[0].err
-    (found,) = [e for e in json.loads(outputs[1].out)[0]["estimates"] if e["metric"] == "presence"]
+    (found,) = [e for e in json.loads(outputs[1].out)["estimates"] if e["metric"] == "presence"]
     assert (found["n_scored"], found["n_unscored"], found["value"]) == (2, 1, 1.0)
     assert server.asked["hat"] == 2
     nowhere(tmp_path, *(text for pair in outputs for text in pair))

@@ -33,6 +33,10 @@ judges: Registry[Judge] = Registry(
             "negbench.judges.vlm:VlmJudge",
             "a vision language model: an OpenAI-compatible endpoint, or one of transformers",
         ),
+        "labels": (
+            "negbench.judges.labels:LabelsJudge",
+            "people: verdicts from a CSV file, as `negbench label` writes them",
+        ),
     },
 )
 

@@ -209,6 +209,10 @@ class Judge(ABC):
         """sha256 of weights that are the judge's own, beside those of its networks."""
         return ()
 
+    def cost(self) -> Mapping[str, float]:
+        """What asking has cost in this process, by name; nothing where nothing is counted."""
+        return {}
+
     def vocabulary(self) -> Sequence[str] | None:
         """All concepts that the judge knows, or None if it may be asked for any."""
         return None

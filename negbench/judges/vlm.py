@@ -177,12 +177,12 @@ class VlmJudge(KeptJudge):
             }
         return Ref(name=self.name, version=self.version, params=params)
 
-    def cost(self) -> dict[str, float | int]:
+    def cost(self) -> Mapping[str, float]:
         """What this judge has spent in this process: requests, answers, tokens, and the price."""
         config = self._config()
         if config.base_url is None:
             return {}
-        spent: dict[str, float | int] = dict(self.endpoint.spent.as_dict())
+        spent: dict[str, float] = dict(self.endpoint.spent.as_dict())
         if config.price_in is not None or config.price_out is not None:
             spent["price"] = 1e-6 * (
                 spent["prompt_tokens"] * (config.price_in or 0)
