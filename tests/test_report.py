@@ -295,3 +295,19 @@ def test_a_run_without_samples_is_told(tmp_path):
         path.unlink()
     with pytest.raises(ConfigError, match="no samples yet"):
         make_report([load_record(record.folder)], cache=tmp_path / "cache")
+
+
+def test_sweeps_and_timings_are_shown_with_runs_or_alone(tmp_path):
+    run(tmp_path, "human")
+    sweep = tmp_path / "runs" / "sweep-window-abc"
+    sweep.mkdir()
+    (sweep / "sweep.json").write_text("{}")
+    (sweep / "curve.csv").write_text("stop,net_removal\n16,0.5\n")
+    Image.new("RGB", (60, 30), "blue").save(sweep / "curve.png")
+    for place, runs in ((tmp_path / "runs", 1), (sweep, 0)):
+        out = tmp_path / "page.html"
+        command = ["report", str(place), "--out", str(out), "--cache", str(tmp_path / "cache")]
+        outcome = CliRunner().invoke(app, [*command, "--json"])
+        assert outcome.exit_code == 0, outcome.exception
+        assert json.loads(outcome.stdout)["runs"] == runs
+        assert "curve.png" in out.read_text()

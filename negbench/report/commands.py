@@ -36,6 +36,7 @@ def report(
     """Write one HTML file that shows runs: numbers, plots and every picture beside its twin."""
     from negbench.progress import progress_bar
     from negbench.record import find_runs, load_record
+    from negbench.report.extras import find_folders
     from negbench.report.page import make_report, write_report
     from negbench.store import default_cache
 
@@ -43,9 +44,12 @@ def report(
         raise ConfigError(f"--limit-gallery must be 0 or more, got {limit_gallery}")
     if not 16 <= thumbnail <= 4096:
         raise ConfigError(f"--thumbnail must be between 16 and 4096 pixels, got {thumbnail}")
+    folders = find_folders(runs)
+    of_runs = [path for path in runs if not folders or any(path.rglob("run.json"))]
     made = make_report(
-        [load_record(path) for path in find_runs(runs)],
+        [load_record(path) for path in find_runs(of_runs)],
         cache=cache or default_cache(),
+        folders=folders,
         title=title,
         limit=limit_gallery or None,
         side=None if full_size else thumbnail,

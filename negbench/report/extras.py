@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ MAX_PIXELS = 40_000_000
 PLOT_SIDE = 1600
 MAX_ROWS = 200
 MAX_COLUMNS = 24
+MARKERS = ("sweep.json", "timing.json")
+"""Files by which a folder of a sweep or of timing is known."""
 INNER = ("samples", "rows", "features")
 """Folders of a run that hold no plots."""
 
@@ -41,6 +43,15 @@ class FileTable:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     n_more: int
+
+
+def find_folders(paths: Iterable[Path]) -> list[Path]:
+    """Folders of sweeps and of timing among `paths` or below them."""
+    found: list[Path] = []
+    for path in paths:
+        for name in MARKERS:
+            found += sorted(marker.parent for marker in path.rglob(name))
+    return list(dict.fromkeys(found))
 
 
 def find_extras(folder: Path, *, label: str) -> tuple[list[Plot], list[FileTable]]:

@@ -20,7 +20,7 @@ from negbench.report.charts import (
 )
 from negbench.report.scale import Scale
 from negbench.report.text import visible
-from negbench.report.words import BASELINES, about_metric, is_removal
+from negbench.report.words import BASELINES, SHORT_ARMS, about_metric, is_removal, split_arm
 from negbench.types import Estimate, PairedDifference
 
 TWIN_LABEL = "twin"
@@ -59,9 +59,11 @@ def lay_out(
     """
     shown = [visible(label, limit=60) for label in labels]
     numbers = Numbers()
-    for metric in dict.fromkeys(e.metric for r in records for e in r.estimates):
-        chart = _estimates(metric, records, shown)
-        (numbers.removal if is_removal(metric) else numbers.estimates).append(chart)
+    names = dict.fromkeys(e.metric for r in records for e in r.estimates)
+    for base in dict.fromkeys(split_arm(name)[0] for name in names):
+        own = [name for name in names if split_arm(name)[0] == base]
+        chart = _estimates(base, own, records, shown)
+        (numbers.removal if is_removal(base) else numbers.estimates).append(chart)
     corrected = _holm(records)
     numbers.family = len(corrected)
     keys = dict.fromkeys((p.metric, p.baseline) for r in records for p in r.paired)
@@ -74,21 +76,25 @@ def lay_out(
     return numbers
 
 
-def _estimates(metric: str, records: Sequence[Record], labels: Sequence[str]) -> Chart:
-    own = [find_estimate(record.estimates, metric) for record in records]
-    twins = [find_estimate(record.twin_estimates, metric) for record in records]
+def _estimates(
+    base: str, metrics: Sequence[str], records: Sequence[Record], labels: Sequence[str]
+) -> Chart:
+    """A metric of all runs, with the metrics of further arms (``rsr_placebo``) beside its own."""
+    twins = [find_estimate(record.twin_estimates, base) for record in records]
     twin = next((estimate for estimate in twins if estimate is not None), None)
-    if metric == "clip_to_negative":
+    if base == "clip_to_negative":
         twin = None  # each run's twins were held against another negative prompt
     rows = [(TWIN_LABEL, twin, True)] if twin is not None else []
-    rows += [(label, estimate, False) for label, estimate in zip(labels, own, strict=True)]
-    about = next(estimate for _, estimate, _ in rows if estimate is not None)
+    for label, record in zip(labels, records, strict=True):
+        for metric in metrics:
+            arm = split_arm(metric)[1]
+            if (estimate := find_estimate(record.estimates, metric)) is not None:
+                name = label if arm is None else f"{label} · {SHORT_ARMS[arm]}"
+                rows.append((name, estimate, arm in ("empty", "placebo")))
     scale = Scale.over(
-        end
-        for _, estimate, _ in rows
-        if estimate is not None
-        for end in (estimate.value, *(estimate.ci95 or ()))
+        end for _, e, _ in rows if e is not None for end in (e.value, *(e.ci95 or ()))
     )
+    about = next(e for _, e, _ in rows if e is not None)
     bars = [
         make_bar(
             label,
@@ -104,9 +110,9 @@ def _estimates(metric: str, records: Sequence[Record], labels: Sequence[str]) ->
         if estimate is not None
     ]
     return Chart(
-        metric=visible(metric, limit=60),
+        metric=visible(base, limit=60),
         subtitle=subtitle(unit_of(about.unit), direction(about.higher_is_better)),
-        about=about_metric(metric),
+        about=about_metric(base),
         zero=scale.x(0.0) if scale.low < 0 < scale.high else None,
         ticks=scale.ticks(),
         bars=bars,
@@ -117,7 +123,9 @@ def _counted(estimate: Estimate) -> str:
     text = f"n {estimate.n_scored:,}"
     if estimate.n_unscored:
         text += f" (+{estimate.n_unscored:,} unscored)"
-    customary = ", ".join(f"{name} {number(v)}" for name, v in estimate.customary.items())
+    customary = ", ".join(
+        f"{name.replace('_', ' ')} {number(v)}" for name, v in estimate.customary.items()
+    )
     customary = customary.replace("mean of 10 splits ", "10 splits ")
     customary = customary.replace(", sd of 10 splits ", " ± ")
     return f"{text}; {customary}" if customary else text

@@ -58,6 +58,7 @@ def make_report(
     records: Sequence[Record],
     *,
     cache: Path,
+    folders: Sequence[Path] = (),
     title: str | None = None,
     limit: int | None = LIMIT,
     side: int | None = SIDE,
@@ -69,6 +70,8 @@ def make_report(
         records: runs with their folders; those on other cases or generators stand in their own
             part of the page.
         cache: folder of images.
+        folders: of sweeps and timing, whose plots and tables are shown too; with these, there need
+            not be a run.
         title: heading; None for the benchmarks' names.
         limit: samples in the gallery at most; None for all.
         side: longest side of embedded pictures in pixels; None for full size.
@@ -77,7 +80,7 @@ def make_report(
     Raises:
         ConfigError: no run, or a run without samples.
     """
-    if not records:
+    if not records and not folders:
         raise ConfigError("no run to report on; give folders that evaluate wrote")
     labels = run_labels(records)
     samples = [record.samples() for record in records]
@@ -91,7 +94,7 @@ def make_report(
         records, labels, samples, cache=cache, limit=limit, side=side, progress=progress
     )
     hint = missing_hint(gallery, cache)
-    html = _render(records, labels, samples, gallery, title=title, hint=hint)
+    html = _render(records, labels, samples, gallery, folders=folders, title=title, hint=hint)
     return Report(
         html=html,
         n_runs=len(records),
@@ -121,6 +124,7 @@ def _render(
     samples: Sequence[Sequence[Sample]],
     gallery: Gallery,
     *,
+    folders: Sequence[Path],
     title: str | None,
     hint: str | None,
 ) -> str:
@@ -130,30 +134,31 @@ def _render(
     groups = _groups(records, labels, samples)
     style, script = _asset("report.css"), _asset("report.js")
     plots, tables = [], []
-    for label, record in zip(labels, records, strict=True):
-        if record.folder is not None:
-            more_plots, more_tables = find_extras(record.folder, label=label)
-            plots += more_plots
-            tables += more_tables
+    named = [(label, r.folder) for label, r in zip(labels, records, strict=True) if r.folder]
+    for label, folder in [*named, *((_folder_label(folder), folder) for folder in folders)]:
+        more_plots, more_tables = find_extras(folder, label=label)
+        plots += more_plots
+        tables += more_tables
     has = {
+        "has_runs": bool(records),
         "has_removal": any(group.numbers.removal for group in groups),
         "has_paired": any(group.numbers.paired for group in groups),
         "has_breakdown": any(group.numbers.breakdown for group in groups),
     }
     sections = [
-        ("glance", "At a glance", True),
+        ("glance", "At a glance", has["has_runs"]),
         ("removal", "Removal", has["has_removal"]),
         ("differences", "Differences", has["has_paired"]),
-        ("values", "Values", True),
+        ("values", "Values", has["has_runs"]),
         ("parts", "By part", has["has_breakdown"]),
         ("plots", "Plots", bool(plots or tables)),
-        ("record", "Record", True),
-        ("gallery", "Gallery", True),
+        ("record", "Record", has["has_runs"]),
+        ("gallery", "Gallery", has["has_runs"]),
     ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string(_asset("report.html"))
     return template.render(
-        title=visible(title, limit=200) if title else _title(records),
+        title=visible(title, limit=200) if title else _title(records, folders),
         version=__version__,
         lede=_lede(records),
         facts=_facts(records),
@@ -175,14 +180,20 @@ def _render(
     )
 
 
-def _title(records: Sequence[Record]) -> str:
+def _folder_label(folder: Path) -> str:
+    return "/".join(folder.parts[-2:])
+
+
+def _title(records: Sequence[Record], folders: Sequence[Path]) -> str:
     names = dict.fromkeys(
         f"{record.plan.benchmark.name}@{record.plan.benchmark.version}" for record in records
-    )
+    ) or dict.fromkeys(_folder_label(folder) for folder in folders)
     return visible(" and ".join(names), limit=200)
 
 
 def _lede(records: Sequence[Record]) -> str:
+    if not records:
+        return "Plots and tables of a sweep, or of when negative prompts act."
     methods = "one method" if len(records) == 1 else f"{len(records)} methods"
     return (
         f"What {methods} did to pictures: each drawn beside its twin, the same prompt and the same "
@@ -191,6 +202,8 @@ def _lede(records: Sequence[Record]) -> str:
 
 
 def _facts(records: Sequence[Record]) -> list[tuple[str, str]]:
+    if not records:
+        return []
     plan = records[0].plan
     params = plan.generator.params
     same = {r.plan.generator.digest() for r in records} == {plan.generator.digest()}

@@ -11,6 +11,8 @@ ARM_WORDS = {
 }
 """Sides of a sample, in words."""
 
+SHORT_ARMS = {"all_steps": "every step", "empty": "no negative", "placebo": "placebo"}
+
 BASELINES = {
     "twin": "minus twin",
     "placebo": "minus placebo",
