@@ -43,6 +43,9 @@ def add(
     board: Board = HERE,
     paper: Annotated[str | None, typer.Option(metavar="URL", help="https:// of the paper.")] = None,
     code: Annotated[str | None, typer.Option(metavar="URL", help="https:// of the code.")] = None,
+    report: Annotated[
+        str | None, typer.Option(metavar="URL", help="https:// of the run's report.")
+    ] = None,
     overlap: Annotated[
         str | None, typer.Option(help="What of the benchmark the method has seen in training.")
     ] = None,
@@ -69,7 +72,7 @@ def add(
 
     _load_plugins(plugin)
     try:
-        declared = Declared(paper=paper, code=code, overlap=overlap, contact=contact)
+        declared = Declared(paper=paper, code=code, report=report, overlap=overlap, contact=contact)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"--{first['loc'][0]}: {first['msg']}") from error

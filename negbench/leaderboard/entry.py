@@ -80,6 +80,7 @@ class Declared(Spec):
 
     paper: Address | None = None
     code: Address | None = None
+    report: Address | None = None
     overlap: str | None = Field(default=None, max_length=2000)
     contact: str | None = Field(default=None, max_length=200)
 

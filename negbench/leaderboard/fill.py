@@ -30,8 +30,7 @@ LEFT_OUT = {"llm": "needs a language model's weights", "search": "draws as many 
 PARAMS = {"static": {"list": "miniature"}}
 """Parameters without which a method would not be at home on the miniature."""
 
-NOTHING_TO_SAY = {"removal": ("none",)}
-"""Methods that have no question to answer in a protocol."""
+DEAF = "says the same whatever the concept, so its net removal is 0 by construction"
 
 
 @dataclass
@@ -70,8 +69,11 @@ def fill(
     found = Filled()
     for benchmark in benchmarks:
         for label, method, rule in combinations(benchmark, methods=methods, rules=rules):
-            if method in LEFT_OUT and methods is None:
-                found.left_out.append((f"{benchmark}: {method}", LEFT_OUT[method]))
+            why = LEFT_OUT.get(method)
+            if load_benchmark(benchmark).protocol == "removal" and method != CARRIED["removal"]:
+                why = DEAF
+            if why is not None and methods is None:
+                found.left_out.append((f"{benchmark}: {method}", why))
                 continue
             try:
                 resolved = _plan(benchmark, method, rule, out=out, cache=cache, options=options)
@@ -81,12 +83,12 @@ def fill(
                     progress=progress,
                     command=f"negbench leaderboard fill --benchmark {benchmark}",
                 )
+                assert record.folder is not None
+                declared = Declared(overlap=_overlap(method, resolved))
+                found.added.append(add_run(record.folder, board, declared=declared))
             except NegbenchError as error:
                 found.left_out.append((f"{benchmark}: {label}", one_line(str(error), limit=300)))
-                continue
-            assert record.folder is not None
-            declared = Declared(overlap=_overlap(method, resolved))
-            found.added.append(add_run(record.folder, board, declared=declared))
+        if found.added:
             write(read_board(board))
     return found
 
@@ -98,13 +100,8 @@ def combinations(
     from negbench.guidance import rules as all_rules
     from negbench.methods import methods as all_methods
 
-    protocol = load_benchmark(benchmark).protocol
-    carried = CARRIED[protocol]
-    silent_ones = NOTHING_TO_SAY.get(protocol, ())
-    names = [name for name in sorted(all_methods.names()) if name not in silent_ones]
-    if protocol == "removal":
-        # words of others do not name the concept: the method that does comes first
-        names.sort(key=lambda name: name != carried)
+    carried = CARRIED[load_benchmark(benchmark).protocol]
+    names = sorted(all_methods.names())
     made: list[tuple[str, str, str | None]] = [
         (name, name, None) for name in names if methods is None or name in methods
     ]
