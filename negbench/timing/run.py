@@ -53,8 +53,7 @@ def run_timing(
     make_folder(resolved.folder)
     started = time.time()
     pictures = Pictures(resolved)
-    summary = _before(resolved)
-    parts: dict[str, Any] = summary.get("parts", {})
+    parts: dict[str, Any] = {}
     if not (TRACED - {"maps"}).isdisjoint(resolved.parts):
         traced = unit_traces(resolved, resolved.units, progress=progress)
     for part in resolved.parts:
@@ -77,6 +76,8 @@ def run_timing(
         "evaluations_drawn": pictures.paid,
         "evaluations_without_sharing": pictures.alone,
     }
+    summary = _before(resolved)  # read now: another process may have measured other parts
+    parts = {**summary.get("parts", {}), **parts}
     result = {
         "schema_version": SCHEMA,
         "benchmark": resolved.benchmark.title,
