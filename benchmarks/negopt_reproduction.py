@@ -16,10 +16,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from negbench.compare import compare_runs
+from negbench.compare.tables import as_text
 from negbench.evaluate import evaluate
 from negbench.plan import make_plan
 from negbench.progress import silent
-from negbench.record import Record
+from negbench.record import Record, read_samples
+from negbench.reward.fidelity import divergence
+from negbench.reward.terms import Reward, read_reward
+from negbench.stats import mean_summary, paired_contrast
+from negbench.store import FeatureStore, ImageStore, default_cache
+from negbench.train.plots import draw_sheet
 from negbench.train.rl import MINIATURE_RL, RlSettings, train_rl
 from negbench.train.sft import MINIATURE_SFT, SftSettings, train_sft
 
@@ -141,7 +150,106 @@ def _claim_a(args: argparse.Namespace, sft: Path, rl: Sequence[Path]) -> dict[st
     _table("(a) methods on the test split", rows, columns)
     gains = [f"{name} - twin" for name in columns[:3]]
     _table("(a) gains over the twin", rows, gains)
-    return {"rows": rows, "folders": {r.label: str(r.folder) for r in records}}
+    reward = read_reward(rl[0])
+    worth = {record.label: _rewards(record, reward) for record in records}
+    _table("(a) reward, in SD of the SFT model's gains", {
+        label: {"reward": _summary(values)} for label, values in worth.items()
+    }, ["reward"])  # fmt: skip
+    learnt = [f"rl{i}" for i in range(len(rl))]
+    ours = _mean_of([worth[label] for label in learnt])
+    others = [label for label in worth if label not in learnt]
+    against = {label: {"difference": _difference(ours, worth[label])} for label in others}
+    _table("(a) mean reward of all seeds of SFT+RL minus the reward of", against, ["difference"])
+    for label, cells in against.items():
+        found = cells["difference"]
+        print(
+            f"against {label}: p = {found['p']:.2g}, detectable at 80 % power: "
+            f"{found['detectable']:.2g}, n = {found['n']}, prompts = {found['prompts']}"
+        )
+    compared = as_text(compare_runs(
+        [r for r in records if r.label not in learnt[1:]], metrics=columns[:3], baseline="rl0"
+    ))  # fmt: skip
+    (args.out / "compare.txt").write_text(compared + "\n")
+    _extremes(args, next(r for r in records if r.label == "rl0"), worth["rl0"])
+    return {
+        "rows": rows, "folders": {r.label: str(r.folder) for r in records},
+        "reward": {label: _summary(values) for label, values in worth.items()},
+        "against": {label: cells["difference"] for label, cells in against.items()},
+    }  # fmt: skip
+
+
+Worth = dict[tuple[str, int], tuple[str, float]]
+"""(case, replicate) -> (prompt, reward)."""
+
+
+def _rewards(record: Record, reward: Reward) -> Worth:
+    """The frozen reward of every sample of a run, from its scores and class probabilities."""
+    assert record.folder is not None
+    rows = FeatureStore(record.folder, record.metrics["inception_score"], kind="rows")
+    terms = {term.name: term for term in reward.terms}
+    found: Worth = {}
+    for sample in read_samples(record.folder).values():
+        total = 0.0
+        for name, term in terms.items():
+            if name == "fidelity":
+                chances = np.stack([rows[sample.treated.image], rows[sample.twin.image]])
+                values = divergence(chances, np.asarray(term.params["marginal"]))
+                treated, twin = np.minimum(values, term.params["bound"])
+            else:
+                treated = sample.treated.scores[name].value
+                twin = sample.twin.scores[name].value
+            total += term.weight * term.sign * float(treated - twin) / term.scale
+        found[sample.case, sample.replicate] = (sample.prompt, total)
+    return found
+
+
+def _summary(values: Worth) -> dict[str, Any]:
+    found = mean_summary([v for _, v in values.values()], [p for p, _ in values.values()])
+    return {"value": found.value, "ci95": found.ci95, "n": found.n_scored}
+
+
+def _mean_of(all_values: Sequence[Worth]) -> Worth:
+    first = all_values[0]
+    return {k: (p, float(np.mean([v[k][1] for v in all_values]))) for k, (p, _) in first.items()}
+
+
+def _difference(ours: Worth, theirs: Worth) -> dict[str, Any]:
+    keys = list(ours)
+    prompts = [ours[key][0] for key in keys]
+    first, second = [ours[key][1] for key in keys], [theirs[key][1] for key in keys]
+    found = paired_contrast(first, second, prompts)
+    means: dict[str, list[float]] = {}
+    for prompt, a, b in zip(prompts, first, second, strict=True):
+        means.setdefault(prompt, []).append(a - b)
+    sd = float(np.std([np.mean(v) for v in means.values()], ddof=1)) if len(means) > 1 else 0.0
+    return {
+        "value": found.delta, "ci95": found.ci95, "p": found.p, "n": len(keys),
+        "prompts": len(means), "detectable": 2.8 * sd / len(means) ** 0.5,
+    }  # fmt: skip
+
+
+def _extremes(args: argparse.Namespace, record: Record, values: Worth) -> None:
+    """Sheets of the largest gains and losses of the first SFT+RL model."""
+    assert record.folder is not None
+    samples = read_samples(record.folder)
+    store = ImageStore(args.cache or default_cache())
+    ranked = sorted(values, key=lambda key: values[key][1])
+    for name, keys in (("losses", ranked[:6]), ("gains", ranked[::-1][:6])):
+        rows = []
+        for key in keys:
+            sample = samples[key]
+            pictures = []
+            for title, text, image in (
+                ("no negative", "", sample.twin.key),
+                (f"reward {values[key][1]:+.1f}", sample.treatment.negative_text(),
+                 sample.treated.key),
+            ):  # fmt: skip
+                stored = store.get(image)
+                pixels = store.load(stored) if stored is not None else None
+                if pixels is not None:
+                    pictures.append((title, text, pixels))
+            rows.append((sample.prompt, pictures))
+        draw_sheet(rows, args.out / f"largest-{name}.png")
 
 
 def _claim_b(args: argparse.Namespace, sft: Path) -> dict[str, Any]:
