@@ -150,6 +150,11 @@ def make_plan(
         NegbenchError: anything that would fail later, in one line.
     """
     bench = load_benchmark(benchmark)
+    if bench.protocol == "timing":
+        raise ConfigError(
+            f"benchmark {bench.title} asks when negatives act, not which method is better; run "
+            f"`negbench timing -b {bench.name}`"
+        )
     if prompts is not None:
         bench = bench.model_copy(update={"name": f"{bench.name}+prompts"})
     for name, number in (("limit", limit), ("replicates", replicates)):
