@@ -591,3 +591,31 @@ def test_methods_under_several_rules_are_told_apart(tmp_path, bench, records):
         "concept, window(start=1, stop=3)", "concept, window(stop=2) at scale 6",
     ]  # fmt: skip
     assert labels(records) == ["concept", "static"]
+
+
+# On the miniature -------------------------------------------------------------------------------
+
+
+def test_the_miniatures_benchmark_from_end_to_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "_local", {})
+    resolved = make_plan(
+        benchmark="miniature-removal",
+        methods=["concept"],
+        guidance="window",
+        guidance_params={"start": 1, "stop": 3},
+        generator_params={"steps": 4},
+        limit=3,
+        replicates=1,
+        out=tmp_path / "runs",
+        cache=tmp_path / "cache",
+    )
+    [record] = evaluate(resolved)
+    found = {estimate.metric: estimate for estimate in record.estimates}
+    assert record.status == "complete"
+    assert found["base_rate"].n_scored == 3
+    assert found["base_rate"].n_unscored == 0
+    for sample in record.samples():
+        for image in sample.images().values():
+            assert 0 <= image.scores["presence"].value <= 1
+        assert sample.arms["empty"].image == sample.twin.image
+        assert sample.treated.image != sample.twin.image
