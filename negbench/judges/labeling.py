@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from negbench.errors import ConfigError, NegbenchError, one_line
 from negbench.judges.label_file import LabelWriter, read_labels
 from negbench.judges.units import Unit
+from negbench.report.text import visible
 from negbench.store import ImageStore
 from negbench.types import canonical_json, sha256_hex
 
@@ -115,7 +116,11 @@ class Sitting:
         self._lock = threading.Lock()
         self._writer = LabelWriter(path)
         self.answers: dict[int, str] = {}
-        self._recall(path)
+        try:
+            self._recall(path)
+        except NegbenchError:
+            self._writer.close()
+            raise
 
     def _recall(self, path: Path) -> None:
         import csv
@@ -161,7 +166,7 @@ class Sitting:
             "n": n,
             "total": len(self.tasks),
             "labelled": len(self.answers),
-            "concept": None if n is None else self.tasks[n].concept,
+            "concept": None if n is None else visible(self.tasks[n].concept, limit=300),
             "answer": None if n is None else self.answers.get(n),
             "previous": last - 1 if last > 0 else None,
             "following": None if n is None else self.following(n),

@@ -124,25 +124,27 @@ def _rsr(sums: Array) -> Array:
     return np.divide(sums[..., 0], shown, out=np.full(shown.shape, np.nan), where=shown > 0)
 
 
-def _tau(one: Array, other: Array) -> float:
-    from scipy.stats import kendalltau
+def kendall_tau(one: Array, other: Array) -> Array:
+    """Tau-b along the last axis, (..., runs) twice to (...); NaN where all runs tie.
 
-    if not (np.isfinite(one).all() and np.isfinite(other).all()):
-        return float("nan")
-    if (one == one[0]).all() or (other == other[0]).all():
-        return float("nan")
-    return float(kendalltau(one, other).statistic)
+    sum_ij s_ij t_ij / sqrt(sum_ij s_ij^2 sum_ij t_ij^2) with s_ij, t_ij the signs of the
+    differences of runs i and j (Kendall 1945).
+    """
+    signs = [np.sign(x[..., :, None] - x[..., None, :]) for x in (one, other)]
+    both, first, second = (
+        (signs[i] * signs[j]).sum(axis=(-2, -1)) for i, j in ((0, 1), (0, 0), (1, 1))
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(both / np.sqrt(first * second))
 
 
 def _agreed(
     judges: tuple[str, str], one: Array, other: Array, drawn: Array, drawn_other: Array
 ) -> Agreed:
-    tau = _tau(one, other)
-    taus = np.array([_tau(a, b) for a, b in zip(drawn, drawn_other, strict=True)])
-    same = [
-        bool(np.array_equal(np.argsort(a, kind="stable"), np.argsort(b, kind="stable")))
-        for a, b in zip(drawn, drawn_other, strict=True)
-    ]
+    tau = float(kendall_tau(one, other))
+    taus = kendall_tau(drawn, drawn_other)
+    orders = [np.argsort(values, axis=-1, kind="stable") for values in (drawn, drawn_other)]
+    same = (orders[0] == orders[1]).all(axis=-1)
     known = taus[np.isfinite(taus)]
     interval = None
     if len(known) >= 0.95 * DRAWS:
@@ -153,6 +155,6 @@ def _agreed(
         judges=judges,
         tau=tau if finite else None,
         ci95=interval if finite else None,
-        same_order=float(np.mean(same)),
+        same_order=float(same.mean()),
         note=None if finite else "a judge puts all runs on one rank: no tau",
     )
