@@ -20,6 +20,7 @@ from negbench.evaluate import evaluate
 from negbench.metrics import SetMetric, metrics
 from negbench.metrics.base import ImageMetric
 from negbench.plan import make_plan
+from negbench.registry import Entry
 from negbench.types import Score
 
 PROMPTS = "id,prompt,negative\n" + "".join(
@@ -248,3 +249,62 @@ def test_text_csv_latex_and_json_hold_the_same_numbers(run, tmp_path):
     printed = json.loads(outcome.stdout)
     assert printed["family"] == found.family
     assert len(printed["comparisons"]) == len(found.comparisons)
+
+
+class StubPresence(ImageMetric):
+    """Seen where the first pixels are bright."""
+
+    unit = "share"
+    bounds = (0.0, 1.0)
+    higher_is_better = False
+
+    def score(self, items):
+        shifts = [sum(map(ord, str(item.case.concept))) % 7 for item in items]
+        pixels = [item.pixels.reshape(-1) for item in items]
+        return [
+            Score.of(float(p[shift : shift + 3].mean() / 255))
+            for p, shift in zip(pixels, shifts, strict=True)
+        ]
+
+
+def test_removal_is_paired_on_the_triples_whose_twin_shows_the_concept(tmp_path, monkeypatch):
+    entry = Entry("presence", "a test", "", StubPresence)
+    monkeypatch.setattr(metrics, "_local", {"presence": entry})
+    bench = tmp_path / "castles.toml"
+    bench.write_text(
+        'name = "castles"\nversion = 1\nprotocol = "removal"\nsummary = "s"\nreplicates = 3\n'
+        'generator = "fake"\n[data]\nsource = "none"\n[guidance]\nscale = 4.0\n'
+        "[metrics.presence]\n[metrics.ssim]\n"
+    )
+    words = ["moat", "flag", "tower", "knight", "drawbridge", "banner"]
+    rows = "".join(f"c{n},a castle {n // 2},{w},noun_object,\n" for n, w in enumerate(words))
+    (tmp_path / "cases.csv").write_text("id,prompt,concept,category,related\n" + rows)
+    records = [
+        evaluate(
+            make_plan(
+                benchmark=str(bench),
+                methods=["concept"],
+                guidance=rule,
+                guidance_params={"start": 1, "stop": 3} if rule else None,
+                generator_params={"size": 16, "steps": 4},
+                prompts=tmp_path / "cases.csv",
+                out=tmp_path / "runs",
+                cache=tmp_path / "cache",
+            )
+        )[0]
+        for rule in ("window", None)
+    ]
+    found = compare_runs(records)
+    assert {c.metric for c in found.comparisons} >= {"net_removal", "rsr", "reverse_activation"}
+    by_name = {c.metric: c for c in found.comparisons}
+    rates = [
+        {e.metric: e for e in record.estimates if e.metric in ("rsr", "net_removal")}
+        for record in records
+    ]
+    for name in ("rsr", "net_removal"):
+        assert by_name[name].n == rates[0][name].n_scored
+        assert by_name[name].delta == pytest.approx(rates[0][name].value - rates[1][name].value)
+    assert [run.label for run in found.runs] == [
+        "concept, window(start=1, stop=3)",
+        "concept, cfg",
+    ]

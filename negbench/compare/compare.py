@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from negbench.compare.removal import NUMBERS, removal_values
 from negbench.compare.same import Shared, check_comparable, run_labels, shared_samples
 from negbench.compare.sentences import conclude
 from negbench.errors import ConfigError, MissingError, did_you_mean
@@ -178,7 +179,10 @@ def compare_runs(
 
 
 def _metric_names(records: Sequence[Record], wanted: Sequence[str] | None) -> list[str]:
-    known = [[estimate.metric for estimate in record.estimates] for record in records]
+    known = [
+        [e.metric for e in record.estimates if e.metric in record.metrics or e.metric in NUMBERS]
+        for record in records
+    ]
     common = [name for name in known[0] if all(name in names for names in known[1:])]
     if wanted is None:
         if not common:
@@ -224,6 +228,8 @@ def _says_nothing(metric: str, first: Record, second: Record, pair: Shared) -> b
     """Whether `metric` measures a distance to the twin and one run consists of twins."""
     if any(estimate.metric == metric for estimate in first.twin_estimates):
         return False
+    if metric in NUMBERS and metric not in first.metrics:
+        return False
     sides = (pair.first, pair.second)
     return any(all(s.treated.key == s.twin.key for s in side) for side in sides)
 
@@ -239,6 +245,11 @@ def _compare(
     from negbench.metrics.base import SetMetric
 
     about = _estimate(records[0], name)
+    if name in NUMBERS and name not in records[0].metrics:
+        found = removal_values(name, pair, records[0])
+        if found is None:
+            raise MissingError(f"run {records[0].folder} has no presence scores for {name}")
+        return _compare_values(about, *found, labels=labels)
     in_samples = any(name in s.treated.scores for s in (*pair.first[:1], *pair.second[:1]))
     if in_samples or not issubclass(metrics.get(name), SetMetric):
         return _compare_scores(about, pair, labels=labels)
@@ -246,9 +257,6 @@ def _compare(
 
 
 def _compare_scores(about: Estimate, pair: Shared, *, labels: tuple[str, str]) -> _Raw:
-    from negbench.stats import mean_summary, paired_contrast, variance_components
-
-    prompts = pair.prompts
     sides = [_scores(about.metric, side) for side in (pair.first, pair.second)]
     twins = [_scores(about.metric, side, twin=True) for side in (pair.first, pair.second)]
     reads_own_text = any(
@@ -261,6 +269,19 @@ def _compare_scores(about: Estimate, pair: Shared, *, labels: tuple[str, str]) -
             [None if a is None or b is None else a - b for a, b in zip(side, twin, strict=True)]
             for side, twin in zip(sides, twins, strict=True)
         ]
+    raw = _compare_values(about, sides, pair.prompts, labels=labels)
+    return replace(raw, of="gain") if reads_own_text else raw
+
+
+def _compare_values(
+    about: Estimate,
+    sides: Sequence[Sequence[float | None]],
+    prompts: Sequence[str],
+    *,
+    labels: tuple[str, str],
+) -> _Raw:
+    from negbench.stats import mean_summary, paired_contrast, variance_components
+
     both = [a is not None and b is not None for a, b in zip(*sides, strict=True)]
     kept = [[v if ok else None for v, ok in zip(side, both, strict=True)] for side in sides]
     contrast = paired_contrast(kept[0], kept[1], prompts)
@@ -276,7 +297,6 @@ def _compare_scores(about: Estimate, pair: Shared, *, labels: tuple[str, str]) -
         values=(mean_summary(kept[0], prompts).value, mean_summary(kept[1], prompts).value),
         constant=constant,
         sd=None if parts is None else parts.mean_sd(replicates),
-        of="gain" if reads_own_text else "score",
     )
 
 

@@ -15,12 +15,19 @@ MAX_SHOWN = 3
 
 
 def run_labels(records: Sequence[Record]) -> list[str]:
-    """A name for each run: its label, with the plan's digest where two runs have the same."""
-    plain = [one_line(record.label, limit=40) for record in records]
-    return [
-        label if plain.count(label) == 1 else f"{label} ({record.plan_digest[:6]})"
-        for label, record in zip(plain, records, strict=True)
-    ]
+    """A name for each run: its label, with rule or plan digest where two runs have the same."""
+    from negbench.protocols.removal_table import rule_name
+
+    labels = [one_line(record.label, limit=40) for record in records]
+    rules = [one_line(rule_name(record.plan.treatment_guidance), limit=40) for record in records]
+    digests = [record.plan_digest[:6] for record in records]
+    for form, more in (("{}, {}", rules), ("{} ({})", digests)):
+        double = [labels.count(label) > 1 for label in labels]
+        labels = [
+            form.format(label, extra) if shared else label
+            for label, extra, shared in zip(labels, more, double, strict=True)
+        ]
+    return labels
 
 
 def check_comparable(records: Sequence[Record], *, metrics: Sequence[str]) -> None:
@@ -58,6 +65,10 @@ def differences(first: Record, second: Record, *, metrics: Sequence[str]) -> lis
             f"protocol {one.benchmark.params.get('protocol')} and "
             f"{two.benchmark.params.get('protocol')}"
         )
+    for name in ("threshold", "distance", "placebos"):
+        old, new = one.benchmark.params.get(name), two.benchmark.params.get(name)
+        if None not in (old, new) and old != new and one.dataset == two.dataset:
+            found.append(f"{name} {_short(old)} and {_short(new)}")
     found += _ref_differences("generator", one.generator, two.generator)
     if one.guidance != two.guidance:
         found += [
