@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from negbench.plan import Resolved
+from negbench.protocols.removal import HEADLINE
 from negbench.record import run_folder
 from negbench.store import ImageStore
 
@@ -112,10 +113,11 @@ def forecast(resolved: Resolved) -> Outlook:
     sd = minimum_detectable_difference(1.0, prompts=prompts) if prompts > 1 else None
     detectable = []
     if sd is not None:
-        for name, metric in resolved.metrics.items():
-            known = resolved.benchmark.effect_sd.get(name)
-            if known is not None:
-                detectable.append(Detectable(metric=name, difference=sd * known, unit=metric.unit))
+        for name, known in resolved.benchmark.effect_sd.items():
+            metric = resolved.metrics.get(name)
+            if metric is not None or (name == HEADLINE and "presence" in resolved.metrics):
+                unit = metric.unit if metric is not None else "share"
+                detectable.append(Detectable(metric=name, difference=sd * known, unit=unit))
     size = resolved.generator.image_size()
     rate = resolved.rates().get(resolved.generator.ref().digest())
     return Outlook(

@@ -212,6 +212,23 @@ def test_samples_of_the_quality_protocol_have_the_fields_they_had(tmp_path):
     assert Sample.model_validate(sample.model_dump(mode="json")) == sample
 
 
+OLD_SAMPLE = (
+    '{"case":"c0","concept":null,"metrics":{"no_op":"d"},"prompt":"a castle","replicate":0,'
+    '"seed":7,"tags":["style:flat"],"treated":{"evaluations":8,"facts":{},"image":"b","key":"a",'
+    '"scores":{"no_op":{"unscored":null,"value":0.0}}},"treatment":{"guidance":{"kind":"cfg",'
+    '"params":{},"scale":4.0,"version":1},"negatives":[{"text":"blurry","weight":1.0}],"prompt":'
+    '"a castle"},"twin":{"evaluations":8,"facts":{},"image":"y","key":"x","scores":{"no_op":'
+    '{"unscored":"no twin to compare with","value":null}}}}'
+)
+
+
+def test_a_sample_written_before_there_were_arms_is_read_and_written_as_it_was():
+    sample = Sample.model_validate_json(OLD_SAMPLE)
+    assert sample.arms == {}
+    assert sample.placebo is None
+    assert canonical_json(sample.model_dump(mode="json")).decode() == OLD_SAMPLE
+
+
 GOLDEN_QUALITY_PLANS = {
     (None, None): "e197ee2bb3429dc33c4e3194e03b3d27dcacca3eb62aec9d3938dfe2ce8e2e4e",
     ("window", None): "f07f53abd65b6d0f6db8cbfc20d2d380edb5125cd1169f01588215359dfd22cb",

@@ -40,7 +40,7 @@ def draw_curve(sweep: Sweep, path: Path) -> None:
             _cross(axis, point, BLUE if point.pareto else GREY)
             axis.annotate(
                 _plain(str(point.value)), (_place(point), _height(point)), fontsize=8,
-                textcoords="offset points", xytext=(5, 5),
+                textcoords="offset points", xytext=(-5, 6), ha="right",
             )  # fmt: skip
         reference = sweep.reference
         if reference.damage is not None and reference.removal.value is not None:
@@ -50,10 +50,10 @@ def draw_curve(sweep: Sweep, path: Path) -> None:
             axis.axvline(at.damage, color=RED, linewidth=0.8, linestyle="--", zorder=0)
         axis.axhline(0, color="black", linewidth=0.6)
         axis.set_xlim(left=0)
-        axis.set_xlabel(f"damage to the twin ({_plain(sweep.distance)}, whole picture)")
+        axis.set_xlabel(f"damage to the twin ({_plain(sweep.damage_by)}, whole picture)")
         axis.set_ylabel("net removal (rsr minus the placebo's)")
         axis.set_title(_plain(f"{sweep.benchmark}, {sweep.method}: {sweep.key}"), fontsize=10)
-        axis.legend(loc="lower right", frameon=False)
+        axis.legend(loc="upper left", frameon=False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
     write_atomic(path, buffer.getvalue())

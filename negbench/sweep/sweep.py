@@ -80,7 +80,7 @@ class Sweep(BaseModel):
     benchmark: str
     method: str
     key: str
-    distance: str
+    damage_by: str
     points: list[Point]
     reference: Point
     matched: Matched
@@ -258,7 +258,7 @@ def run_sweep(planned: Planned, *, progress: Progress = silent, command: str = "
         benchmark=f"{plan.benchmark.name}@{plan.benchmark.version}",
         method=records[0].label,
         key=planned.key,
-        distance=spec.distance,
+        damage_by=spec.distance if best is None else f"{best:g} - {spec.distance}",
         points=points[:-1],
         reference=points[-1],
         matched=Matched(
@@ -392,7 +392,7 @@ def as_text(sweep: Sweep) -> str:
     console = Console(file=buffer, width=150, highlight=False, emoji=False, markup=False)
     console.print(
         f"{sweep.benchmark}, method {one_line(sweep.method)}: {sweep.n_prompts} prompts; damage by "
-        f"{sweep.distance}, whole picture, 0 is the twin; * no setting removes more for less",
+        f"{sweep.damage_by}, whole picture, 0 is the twin; * no setting removes more for less",
         soft_wrap=True,
     )
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
