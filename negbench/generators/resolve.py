@@ -17,7 +17,7 @@ from negbench.generators.weights import locate
 from negbench.params import build_config
 
 MINIATURE = "miniature"
-MINIATURE_DEFAULTS: Mapping[str, Any] = {"steps": 25, "scale": 7.5, "dtype": "float32"}
+MINIATURE_DEFAULTS: Mapping[str, Any] = {"steps": 25, "scale": 4.0, "dtype": "float32"}
 """What the miniature is trained and calibrated for; the size is in its U-Net's config."""
 
 

@@ -23,7 +23,7 @@ from negbench.miniature.world import (
 )
 
 STEPS = 25
-SCALE = 7.5
+SCALE = 4.0
 WINDOW = (5, 15)
 #: Prompts of people who want what popular lists forbid.
 WANTING: tuple[str, ...] = (
