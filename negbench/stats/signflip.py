@@ -21,6 +21,8 @@ DRAWS = 19_999
 """Random flips beyond that: the smallest p is 1/20000."""
 
 _CHUNK = 2048
+_CELLS = 1 << 23
+"""Most coins tossed at once, so that memory does not grow with the prompts."""
 
 
 def sign_flip(totals: Array, *, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
@@ -52,8 +54,10 @@ def sign_flip(totals: Array, *, draws: int = DRAWS, seed: int = 0) -> tuple[floa
     rng = np.random.default_rng(seed)
     extreme, done = 0, 0
     whole = t.sum()
+    # whole words of random bits a chunk, so that the coins are the same whatever its size
+    chunk = min(_CHUNK, max(32, _CELLS // t.size // 32 * 32))
     while done < draws:
-        rows = min(_CHUNK, draws - done)
+        rows = min(chunk, draws - done)
         flips = random_bits(rng, rows, t.size)
         extreme += int((np.abs(whole - 2.0 * (flips @ t)) >= limit).sum())
         done += rows
