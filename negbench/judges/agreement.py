@@ -99,7 +99,7 @@ def agreement(
         interval, note = cluster_bootstrap(totals, statistic, draws=DRAWS)
         return Figure(value=value, ci95=interval, n=n, n_prompts=clusters, note=note)
 
-    def share(of: Array, wanted: Array, none: str) -> Figure:
+    def share(of: Sequence[bool], wanted: Sequence[bool], none: str) -> Figure:
         hits = [float(w) if o else None for o, w in zip(of, wanted, strict=True)]
         summary = share_summary(hits, names)
         if summary.value is None:
@@ -119,10 +119,12 @@ def agreement(
         n_prompts=clusters,
         n_present=int(y.sum()),
         balanced_accuracy=figure(table, balanced_accuracy),
-        sensitivity=share(y, seen, "people see the concept in no labelled picture"),
-        specificity=share(~y, ~seen, "people see the concept in every labelled picture"),
+        sensitivity=share(list(y), list(seen), "people see the concept in no labelled picture"),
+        specificity=share(
+            list(~y), list(~seen), "people see the concept in every labelled picture"
+        ),
         kappa=figure(table, kappa),
-        ece=figure(calibration_columns(p, y), calibration_error),
+        ece=figure(calibration_columns(p, y.astype(np.float64)), calibration_error),
     )
 
 
@@ -145,7 +147,7 @@ def calibration_columns(p: Array, y: Array) -> Array:
     """For each picture, by bin: 1, its probability, its truth; (n, 3 * BINS)."""
     columns = np.zeros((len(p), BINS, 3))
     bins = np.minimum((p * BINS).astype(np.int64), BINS - 1)
-    columns[np.arange(len(p)), bins] = np.stack([np.ones_like(p), p, y.astype(np.float64)], axis=1)
+    columns[np.arange(len(p)), bins] = np.stack([np.ones_like(p), p, y], axis=1)
     return columns.reshape(len(p), 3 * BINS)
 
 

@@ -245,6 +245,9 @@ def _agreement(
 def run_rates(units: Sequence[Unit], verdicts: Verdicts, labels: Labels) -> RunRates:
     """Corrected removal rates of one run; see `negbench.judges.corrected`.
 
+    An arm whose every picture is the twin (a rule's empty negative, often) has no rates, nor has
+    the difference of two arms with the same pictures.
+
     Args:
         units: of one run.
         verdicts: a judge's, on every picture.
@@ -271,7 +274,7 @@ def run_rates(units: Sequence[Unit], verdicts: Verdicts, labels: Labels) -> RunR
     removed = {
         arm: (twin[0] * (1 - judge[arm]), twin[1] * (1 - people[arm]))
         for arm in arms
-        if arm != TWIN
+        if not _same(units, arm, TWIN)
     }
     rate("base_rate", twin, ones)
     for arm, joint in removed.items():
@@ -281,7 +284,7 @@ def run_rates(units: Sequence[Unit], verdicts: Verdicts, labels: Labels) -> RunR
         woken = lacking[0] * judge[arm], lacking[1] * people[arm]
         rate(f"reverse_activation/{arm}", woken, lacking)
     for arm in DIFFERENCES:
-        if arm in removed and TREATED in removed:
+        if arm in removed and TREATED in removed and not _same(units, arm, TREATED):
             difference = tuple(
                 one - other for one, other in zip(removed[TREATED], removed[arm], strict=True)
             )
@@ -294,6 +297,11 @@ def run_rates(units: Sequence[Unit], verdicts: Verdicts, labels: Labels) -> RunR
         n_labelled=int(both.sum()),
         rates=rates,
     )
+
+
+def _same(units: Sequence[Unit], arm: str, other: str) -> bool:
+    """Whether two arms have the same pictures throughout, so that nothing needs to be judged."""
+    return all(unit.pictures[arm].image == unit.pictures[other].image for unit in units)
 
 
 def _seen(units: Sequence[Unit], arm: str, verdicts: Verdicts) -> Array:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from negbench.errors import one_line
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
     from rich.table import Table
 
     from negbench.judges.agreement import Agreement, Figure
@@ -24,7 +24,7 @@ def as_text(found: Calibration) -> str:
     from rich.console import Console
 
     buffer = io.StringIO()
-    console = Console(file=buffer, width=118, highlight=False, emoji=False, markup=False)
+    console = Console(file=buffer, width=150, highlight=False, emoji=False, markup=False)
     console.print(
         f"{one_line(found.labels)}: {found.n_pictures} labelled pictures, {found.n_units} units "
         "with twin and treatment labelled",
@@ -57,7 +57,8 @@ def _table(title: str) -> Table:
 def _agreements(console: Console, found: Calibration) -> None:
     table = _table("\nAgreement with people, value [95 % interval by prompt]")
     for name in ("judge", "category", "n", "unscored", *COLUMNS):
-        table.add_column(name.replace("_", " "), justify="left" if name in _LEFT else "right")
+        side: JustifyMethod = "left" if name in _LEFT else "right"
+        table.add_column(name.replace("_", " "), justify=side, no_wrap=True)
     for report in found.judges:
         rows = [("all", report.agreement), *report.by_category.items()]
         for category, row in rows:
@@ -93,7 +94,9 @@ def _figure(figure: Figure) -> str:
 def _rates(console: Console, report: JudgeReport) -> None:
     table = _table(f"\nRates under judge {one_line(report.label, limit=40)}, in percent")
     for name in ("run", "rate", "judge alone", "people alone", "corrected [95 %]", "labelled", "n"):
-        table.add_column(name, justify="left" if name in ("run", "rate") else "right", no_wrap=True)
+        side: JustifyMethod = "left" if name in ("run", "rate") else "right"
+        table.add_column(name, justify=side, no_wrap=True)
+    remarks: dict[str, list[str]] = {}
     for run in report.runs:
         name = one_line(f"{run.label} {run.run}", limit=36)
         for rate, value in run.rates.items():
@@ -107,7 +110,11 @@ def _rates(console: Console, report: JudgeReport) -> None:
                 str(value.n),
             )
             name = ""
+            if value.note:
+                remarks.setdefault(value.note, []).append(rate)
     console.print(table)
+    for note, rates in remarks.items():
+        console.print(f"note: {', '.join(dict.fromkeys(rates))}: {note}", soft_wrap=True)
     if report.cost:
         spent = ", ".join(f"{name} {value:g}" for name, value in report.cost.items())
         console.print(f"asking {report.label} took: {spent}", soft_wrap=True)
@@ -119,9 +126,9 @@ def _percent(value: float | None) -> str:
 
 def _corrected(rate: Corrected) -> str:
     if rate.value is None:
-        return f"unscored ({rate.note})"
+        return "unscored"
     if rate.ci95 is None:
-        return f"{100 * rate.value:.1f} ({rate.note})"
+        return f"{100 * rate.value:.1f}"
     return f"{100 * rate.value:.1f} [{100 * rate.ci95[0]:.1f}, {100 * rate.ci95[1]:.1f}]"
 
 

@@ -36,6 +36,8 @@ from pydantic import BaseModel, ConfigDict
 from negbench.stats.functional import prompt_index, totals_by_prompt
 from negbench.stats.summary import Array, t_ends, t_quantile
 
+Chosen = npt.NDArray[np.bool_]
+
 PSEUDO = 2.0
 """Labelled units added to the variance, with errors of +1 and -1."""
 
@@ -86,8 +88,8 @@ def corrected_ratio(
     """
     f = np.stack([np.asarray(part, dtype=np.float64) for part in judge], axis=1)
     y = np.stack([np.asarray(part, dtype=np.float64) for part in people], axis=1)
-    scored = np.isfinite(f).all(axis=1)
-    labelled = np.isfinite(y).all(axis=1)
+    scored: Chosen = np.isfinite(f.sum(axis=1))
+    labelled: Chosen = np.isfinite(y.sum(axis=1))
     count, n = len(f), int(labelled.sum())
     alone = _ratio(f[scored].mean(axis=0)) if scored.any() else None
     by_people = _ratio(y[labelled].mean(axis=0)) if n else None
@@ -137,8 +139,7 @@ def corrected_ratio(
     low, high = bounds
     clipped = min(max(value, low), high)
     if ends is None:
-        note = "the denominator may be 0: the interval has no end"
-        return result(clipped, None, note, used)
+        return result(clipped, None, "the denominator may be 0: the interval has no end", used)
     note = None if clipped == value else f"cut to its bound from {value:.3f}"
     inside = (min(max(ends[0], low), high), min(max(ends[1], low), high))
     return result(clipped, inside, note, used)
@@ -160,9 +161,7 @@ def _tuned(f: Array, y: Array, ratio: float) -> float:
     return min(max(float(((g - g.mean()) * (z - z.mean())).mean()) / spread, 0.0), 1.0)
 
 
-def _influences(
-    f: Array, y: Array, labelled: npt.NDArray[np.bool_], prompts: Sequence[str], used: float
-) -> Array:
+def _influences(f: Array, y: Array, labelled: Chosen, prompts: Sequence[str], used: float) -> Array:
     """What each prompt adds to the error of the two means, (prompts, 2)."""
     errors = y - used * f
     influence = used * (f - f.mean(axis=0)) / len(f)

@@ -121,7 +121,9 @@ def _sums(units: Sequence[Unit], verdicts: Mapping[Pair, Verdict], prompts: Sequ
 def _rsr(sums: Array) -> Array:
     """Removed over shown, from sums (..., 2); NaN where nothing is shown."""
     shown = sums[..., 1]
-    return np.divide(sums[..., 0], shown, out=np.full(shown.shape, np.nan), where=shown > 0)
+    return np.asarray(
+        np.divide(sums[..., 0], shown, out=np.full(shown.shape, np.nan), where=shown > 0)
+    )
 
 
 def kendall_tau(one: Array, other: Array) -> Array:
