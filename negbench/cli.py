@@ -17,6 +17,7 @@ import typer
 
 from negbench import __version__
 from negbench.ablate.commands import ablate
+from negbench.cache.commands import cache_app
 from negbench.compare.commands import compare
 from negbench.conformance.commands import check_plugin
 from negbench.database.commands import build_db, db_app
@@ -58,6 +59,7 @@ app.command("report")(report)
 app.command("suggest")(suggest)
 app.command("push")(push)
 app.add_typer(db_app, name="db")
+app.add_typer(cache_app, name="cache")
 app.add_typer(leaderboard_app, name="leaderboard")
 
 Params = Annotated[
