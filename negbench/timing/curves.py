@@ -10,7 +10,9 @@ behind Ban et al. (arXiv 2406.02965) computes it; the paper's own formula could 
 positions of the context count, begin, end and padding included, so r_t moves by a few percent only.
 ``words`` is our variant: the mean over k runs over the words of the negative above, those of the
 prompt below. ``placebo`` is the control that the code lacks: the same for an unrelated word on the
-way of the concept, which shows how much of a curve any word would give.
+way of the concept, which shows how much of a curve any word would give. Curves of different texts
+lie at very different heights, and a mean curve follows the highest; in the ``relative`` variants
+each curve is divided by its own mean over the calls first, so that every case has one vote.
 
 The critical step has no formula either ("For nouns, we find a peak at the 5th step ... For
 adjectives, we observe a plateau around the 10th step"). Here, of the mean curve over all cases: the
@@ -54,12 +56,24 @@ def strength_ratio(trace: Trace, *, negative: int = NEGATIVE, words: bool = Fals
     return mean(negative) / mean(POSITIVE)
 
 
+def relative(curve: Curve) -> Curve:
+    """A curve over its own mean."""
+    return np.asarray(curve / curve.mean())
+
+
 VARIANTS: dict[str, Callable[[Trace], Curve]] = {
     "authors": strength_ratio,
-    "words": lambda trace: strength_ratio(trace, words=True),
     "placebo": lambda trace: strength_ratio(trace, negative=PLACEBO),
+    "relative": lambda trace: relative(strength_ratio(trace)),
+    "placebo_relative": lambda trace: relative(strength_ratio(trace, negative=PLACEBO)),
+    "words": lambda trace: strength_ratio(trace, words=True),
     "placebo_words": lambda trace: strength_ratio(trace, negative=PLACEBO, words=True),
+    "words_relative": lambda trace: relative(strength_ratio(trace, words=True)),
+    "placebo_words_relative": lambda trace: relative(
+        strength_ratio(trace, negative=PLACEBO, words=True)
+    ),
 }
+"""Each variant is followed by its control."""
 
 
 def groups(

@@ -74,11 +74,16 @@ def _line(axis: Any, rows: Sequence[Row], x: str, prefix: str = "", **style: Any
 def draw_curves(path: Path, rows: Sequence[Row], critical: Mapping[str, Any], *, calls: int) -> str:
     """r_t by group, the authors' variant and ours, each with its control and critical steps."""
     groups = _groups(rows)
-    titles = {"authors": "all positions, as the authors' code", "words": "the words' own positions"}
-    with _figure(path, (4.6 * len(groups), 6.2)) as figure:
-        axes = figure.subplots(2, len(groups), squeeze=False, sharex=True)
-        for line, variant in enumerate(titles):
-            control = "placebo" if variant == "authors" else "placebo_words"
+    titles = {
+        "authors": "as the authors' code",
+        "relative": "each over its mean",
+        "words": "own words",
+        "words_relative": "own words, each over its mean",
+    }
+    controls = {name: "placebo" if name == "authors" else f"placebo_{name}" for name in titles}
+    with _figure(path, (4.6 * len(groups), 2.9 * len(titles))) as figure:
+        axes = figure.subplots(len(titles), len(groups), squeeze=False, sharex=True)
+        for line, (variant, control) in enumerate(controls.items()):
             for column, group in enumerate(groups):
                 axis = axes[line][column]
                 own = [r for r in rows if r["group"] == group]
@@ -98,7 +103,7 @@ def draw_curves(path: Path, rows: Sequence[Row], critical: Mapping[str, Any], *,
                 )
                 axis.set_ylabel("strength ratio r(t)")
                 axis.legend(frameon=False, fontsize=7.5, loc="best")
-                if line == 1:
+                if line == len(titles) - 1:
                     axis.set_xlabel(f"model call, of {calls}")
     return path.name
 

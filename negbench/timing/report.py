@@ -48,9 +48,11 @@ def _curves(part: dict[str, Any]) -> Iterator[str]:
     yield "Critical step of the strength ratio (model call)"
     for variant, label in (
         ("authors", "all positions"),
+        ("relative", "over its mean"),
+        ("placebo_relative", "over its mean, control"),
         ("words", "own words"),
-        ("placebo", "control, all positions"),
-        ("placebo_words", "control, own words"),
+        ("words_relative", "own words over mean"),
+        ("placebo_words_relative", "own words, control"),
     ):
         for group, found in part["critical"][variant].items():
             yield (
