@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from negbench.numbers import number, p_value, signed, signed_interval, with_interval
 from negbench.record import Record, Sample
+from negbench.report.between import between
 from negbench.report.breakdown import breakdowns
 from negbench.report.charts import (
     Chart,
@@ -45,6 +46,9 @@ class Numbers:
     paired: list[Chart] = field(default_factory=list)
     breakdown: list[Matrix] = field(default_factory=list)
     family: int = 0
+    between: list[Chart] = field(default_factory=list)
+    between_family: int = 0
+    between_note: str | None = None
 
 
 def lay_out(
@@ -73,6 +77,7 @@ def lay_out(
         for label, record in zip(shown, records, strict=True)
     ]
     numbers.breakdown = breakdowns(records, shown, samples)
+    numbers.between, numbers.between_family, numbers.between_note = between(records)
     return numbers
 
 

@@ -143,12 +143,14 @@ def _render(
         "has_runs": bool(records),
         "has_removal": any(group.numbers.removal for group in groups),
         "has_paired": any(group.numbers.paired for group in groups),
+        "has_between": any(group.numbers.between for group in groups),
         "has_breakdown": any(group.numbers.breakdown for group in groups),
     }
     sections = [
         ("glance", "At a glance", has["has_runs"]),
         ("removal", "Removal", has["has_removal"]),
         ("differences", "Differences", has["has_paired"]),
+        ("between", "Between methods", has["has_between"]),
         ("values", "Values", has["has_runs"]),
         ("parts", "By part", has["has_breakdown"]),
         ("plots", "Plots", bool(plots or tables)),
@@ -174,7 +176,7 @@ def _render(
         gallery_about=_about_gallery(gallery),
         plots=plots,
         tables=tables,
-        notes=_notes(records, labels, hint),
+        notes=_notes(records, labels, [hint, *(g.numbers.between_note for g in groups)]),
         runs=[_about_run(record, label) for record, label in zip(records, labels, strict=True)],
         **has,
     )
@@ -264,8 +266,10 @@ def _about_gallery(gallery: Gallery) -> str:
     return text
 
 
-def _notes(records: Sequence[Record], labels: Sequence[str], hint: str | None) -> list[str]:
-    notes = [hint] if hint else []
+def _notes(
+    records: Sequence[Record], labels: Sequence[str], first: Sequence[str | None]
+) -> list[str]:
+    notes = [note for note in first if note]
     for label, record in zip(labels, records, strict=True):
         if record.status != "complete":
             notes.append(
