@@ -123,6 +123,18 @@ def test_a_detectors_threshold_is_where_the_probability_is_one_half(tmp_path):
     assert verdict.probability == pytest.approx(0.5, abs=1e-9)
 
 
+@pytest.mark.parametrize("make", [make_owlv2, make_grounding_dino])
+def test_a_text_that_the_detector_cannot_read_whole_is_unscored(tmp_path, make):
+    judge = build_judge("detector", {"model": str(make(tmp_path / "model"))})
+    found = ask(
+        judge, [question(picture(0), "hat " * 60), question(picture(0), "")], cache=tmp_path
+    )
+    assert [v.unscored for v in found] == [
+        "the concept is too long for the detector",
+        "the concept is empty",
+    ]
+
+
 def test_detectors_are_refused_while_planning(tmp_path):
     with pytest.raises(MissingError, match="negbench prefetch --judge detector -p model=a/b"):
         build_judge("detector", {"model": "a/b"})

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from negbench.errors import DataError
 from negbench.judges.agreement import Agreement, agreement
-from negbench.judges.ask import ask
+from negbench.judges.ask import Inquiry
 from negbench.judges.base import Judge, Question, Verdict
 from negbench.judges.corrected import Corrected, corrected_ratio
 from negbench.judges.label_file import Labels, Pair
@@ -216,6 +216,7 @@ def _ask_all(
     progress: Progress,
 ) -> Verdicts:
     store = ImageStore(cache)
+    inquiry = Inquiry(judge, cache=cache, device=device)
     pairs = list(pictures)
     found: dict[Pair, Verdict] = {}
     with progress(f"asking {name}", len(pairs)) as bar:
@@ -226,7 +227,7 @@ def _ask_all(
                 unit = pictures[image, concept]
                 picture = next(p for p in unit.pictures.values() if p.image == image)
                 questions.append(Question(image, load_pixels(store, picture), concept))
-            verdicts = ask(judge, questions, cache=cache, device=device)
+            verdicts = inquiry.ask(questions)
             found.update(zip(chunk, verdicts, strict=True))
             bar.update(len(chunk))
     return found

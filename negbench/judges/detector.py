@@ -146,11 +146,23 @@ class DetectorJudge(KeptJudge):
             if is_blank(question.concept):
                 yield place, Verdict.missing("the concept is empty"), {}
                 continue
+            if self._is_too_long(question.concept):
+                yield place, Verdict.missing("the concept is too long for the detector"), {}
+                continue
             scores, boxes = self.detect(question.pixels, question.concept)
             best = float(scores.max(initial=0.0))
             kept = [_as_box(box) for box in boxes[scores >= self.threshold]]
             logit = _logit(best) - _logit(self.threshold)
             yield place, Verdict.of(sigmoid(logit), boxes=kept), {"score": best}
+
+    def _is_too_long(self, concept: str) -> bool:
+        """Whether the text has more tokens than the model reads; nothing is cut silently."""
+        model, processor = self.parts
+        if self.family in GROUNDED:
+            limit = model.config.max_text_len
+        else:
+            limit = model.config.text_config.max_position_embeddings
+        return len(processor.tokenizer(self.text_of(concept))["input_ids"]) > limit
 
     def detect(
         self, pixels: Pixels, concept: str
@@ -166,8 +178,7 @@ class DetectorJudge(KeptJudge):
         picture = Image.fromarray(np.ascontiguousarray(check_pixels(pixels)))
         text = self.text_of(concept)
         texts = text if self.family in GROUNDED else [[text]]
-        long = {} if self.family in GROUNDED else {"truncation": True}
-        inputs = processor(images=[picture], text=texts, return_tensors="pt", **long)
+        inputs = processor(images=[picture], text=texts, return_tensors="pt")
         with torch.inference_mode():
             outputs = model(**inputs.to(model.device))
         logits = outputs.logits[0].double().amax(dim=-1).cpu().numpy()

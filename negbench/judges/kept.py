@@ -89,10 +89,6 @@ class VerdictStore:
             answer["boxes"] = [list(box) for box in verdict.boxes]
         self.put(key, answer)
 
-    def close(self) -> None:
-        """Close the writer's file."""
-        self._writer.close()
-
 
 class KeptJudge(Judge):
     """A judge whose verdicts are kept one by one as they come.
@@ -111,8 +107,13 @@ class KeptJudge(Judge):
         """
 
     def store(self) -> VerdictStore:
-        """Where answers are kept."""
-        return VerdictStore(self.cache or default_cache(), self.ref())
+        """Where answers are kept; read once for each cache."""
+        cache = self.cache or default_cache()
+        known: tuple[Path, VerdictStore] | None = getattr(self, "_store", None)
+        if known is None or known[0] != cache:
+            known = (cache, VerdictStore(cache, self.ref()))
+            self._store = known
+        return known[1]
 
     def judge(self, questions: Sequence[Question]) -> list[Verdict]:
         """Verdicts, from the store where they are known.
@@ -125,13 +126,10 @@ class KeptJudge(Judge):
         found = {key: verdict for key in keys if (verdict := store.verdict(key)) is not None}
         todo = dict(zip(keys, questions, strict=True))
         missing = [key for key in todo if key not in found]
-        try:
-            for place, verdict, about in self.answers([todo[key] for key in missing]):
-                key = missing[place]
-                question = todo[key]
-                facts = {"image": question.image, "concept": question.concept, **about}
-                store.put_verdict(key, verdict, facts)
-                found[key] = verdict
-        finally:
-            store.close()
+        for place, verdict, about in self.answers([todo[key] for key in missing]):
+            key = missing[place]
+            question = todo[key]
+            facts = {"image": question.image, "concept": question.concept, **about}
+            store.put_verdict(key, verdict, facts)
+            found[key] = verdict
         return [found.get(key) or Verdict.missing("the judge gave no answer") for key in keys]

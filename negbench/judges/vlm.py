@@ -27,6 +27,7 @@ from negbench.types import Ref
 
 T = TypeVar("T")
 
+MAX_CONCEPT = 1000
 GIVE_UP_AFTER = 5
 """Questions without an answer, one after the other, after which no more are asked."""
 
@@ -198,6 +199,8 @@ class VlmJudge(KeptJudge):
         def one(question: Question) -> tuple[Verdict, Mapping[str, Any]]:
             if is_blank(question.concept):
                 return Verdict.missing("the concept is empty"), {}
+            if len(question.concept) > MAX_CONCEPT:
+                return Verdict.missing(f"the concept has more than {MAX_CONCEPT} characters"), {}
             if self._config().base_url is None:
                 return self.local.presence(question.pixels, question.concept), {}
             text = said.presence_question(question.concept)
@@ -230,12 +233,9 @@ class VlmJudge(KeptJudge):
             return self._put(said.COMPARISON_QUESTION, order, said.read_closer)
 
         missing = list(todo)
-        try:
-            for place, (word, why, about) in self._all(one, list(todo.values())):
-                found = {"closer": word} if word is not None else {"unscored": why}
-                store.put(missing[place], {**about, **found})
-        finally:
-            store.close()
+        for place, (word, why, about) in self._all(one, list(todo.values())):
+            found = {"closer": word} if word is not None else {"unscored": why}
+            store.put(missing[place], {**about, **found})
         lines = [store.get(key) or {"unscored": "the judge gave no answer"} for key in keys]
         return [_joined(lines[i], lines[i + 1]) for i in range(0, len(lines), 2)]
 
@@ -253,12 +253,9 @@ class VlmJudge(KeptJudge):
             return self._put(said.LIST_QUESTION, [image], said.read_concepts)
 
         missing = list(todo)
-        try:
-            for place, (words, why, about) in self._all(one, list(todo.values())):
-                found = {"unscored": why} if words is None else {"concepts": list(words)}
-                store.put(missing[place], {**about, **found})
-        finally:
-            store.close()
+        for place, (words, why, about) in self._all(one, list(todo.values())):
+            found = {"unscored": why} if words is None else {"concepts": list(words)}
+            store.put(missing[place], {**about, **found})
         listed: list[Verdict | tuple[str, ...]] = []
         for key in keys:
             line = store.get(key) or {"unscored": "the judge gave no answer"}
