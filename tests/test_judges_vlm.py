@@ -382,7 +382,7 @@ def test_the_identity_is_the_model_and_not_the_way_there(monkeypatch):
     assert digest(base_url="http://127.0.0.1:9000/v1", key_env="TEST_VLM_KEY", tries=2) == same
     assert digest(model="n") != same
     assert digest(base_url="https://api.example/v1") != same
-    assert digest(temperature=None) != same
+    assert digest(temperature=None) == digest(temperature="none") != same
 
 
 @pytest.mark.parametrize(
@@ -520,3 +520,41 @@ def test_a_whole_run_keeps_the_key_to_itself(serve, tmp_path, capfd, monkeypatch
     assert (found["n_scored"], found["n_unscored"], found["value"]) == (2, 1, 1.0)
     assert server.asked["hat"] == 2
     nowhere(tmp_path, *(text for pair in outputs for text in pair))
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import numpy as np
+from negbench.judges import Question, build_judge
+from negbench.judges.ask import ask
+
+pixels = np.zeros((8, 8, 3), dtype=np.uint8)
+params = {"base_url": sys.argv[1], "model": "seer-1", "key_env": "TEST_VLM_KEY", "parallel": 2}
+asked = [Question("ab" * 32, pixels, f"thing {i}") for i in range(30)]
+print(sum(v.present for v in ask(build_judge("vlm", params), asked, cache=Path(sys.argv[2]))))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_at_most_what_was_under_way(serve, tmp_path):
+    import subprocess
+    import sys
+
+    def slowly(_, body):
+        time.sleep(0.05)
+        return "yes"
+
+    server = serve({"*": slowly})
+    command = [sys.executable, "-c", CHILD, server.url, str(tmp_path)]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while len(server.requests) < 12 and child.poll() is None:
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    before = len(server.requests)
+    assert 12 <= before < 30
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "30"
+    assert len(server.requests) - 30 <= 2 + 2
+    nowhere(tmp_path, done.stdout, done.stderr)

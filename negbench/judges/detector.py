@@ -162,7 +162,7 @@ class DetectorJudge(KeptJudge):
             limit = model.config.max_text_len
         else:
             limit = model.config.text_config.max_position_embeddings
-        return len(processor.tokenizer(self.text_of(concept))["input_ids"]) > limit
+        return len(processor.tokenizer(self.text_of(concept))["input_ids"]) > int(limit)
 
     def detect(
         self, pixels: Pixels, concept: str

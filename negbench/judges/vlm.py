@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from negbench.errors import ConfigError, MissingError
 from negbench.judges import answers as said
@@ -97,6 +97,11 @@ class VlmJudge(KeptJudge):
         price_out: float | None = Field(
             default=None, ge=0, description="price of a million completion tokens"
         )
+
+        @field_validator("temperature", mode="before")
+        @classmethod
+        def _none_is_a_word(cls, value: Any) -> Any:
+            return None if value == "none" else value
 
     def _config(self) -> VlmJudge.Config:
         assert isinstance(self.config, VlmJudge.Config)
