@@ -79,7 +79,7 @@ class Scoring:
         by_digest = {digests[key]: array for key, array in pixels.items()}
         self._embed_images(by_digest)
         places = [(w, side, key) for w in chunk for side, key in w.keys().items()]
-        items = [self._item(w, key, pixels, twin=side == "twin") for w, side, key in places]
+        items = [self._item(w, side, key, pixels) for w, side, key in places]
         self._embed_texts(items)
         scored: list[dict[str, Score]] = [{} for _ in items]
         for name, metric in self.resolved.metrics.items():
@@ -94,13 +94,15 @@ class Scoring:
             by_sample.setdefault(wanted.id, {})[side] = scores
         return [self._sample(wanted, by_sample[wanted.id]) for wanted in chunk]
 
-    def _item(self, wanted: Wanted, key: str, pixels: dict[str, Any], *, twin: bool) -> Item:
+    def _item(self, wanted: Wanted, side: str, key: str, pixels: dict[str, Any]) -> Item:
+        rival = wanted.arm_keys.get("all_steps") if side == "treated" else None
         return Item(
             image=self.drawing.stored[key].image,
             pixels=pixels[key],
             case=wanted.case,
             negative=wanted.treatment.negative_text(),
-            twin=None if twin else pixels[wanted.twin_key],
+            twin=None if side == "twin" else pixels[wanted.twin_key],
+            rival=None if rival is None else pixels[rival],
             evaluations=self.drawing.stored[key].evaluations,
         )
 
@@ -149,7 +151,7 @@ class Scoring:
             self.scores.key(
                 digest,
                 item.image,
-                pixel_digest(item.twin) if item.twin is not None and metric.needs_twin else None,
+                _compared_with(metric, item),
                 f"{item.case.prompt}\0{item.case.concept or ''}\0{item.evaluations}",
                 item.negative,
             )
@@ -206,3 +208,10 @@ class Scoring:
             placebo=wanted.placebo,
             metrics=self.digests,
         )
+
+
+def _compared_with(metric: ImageMetric, item: Item) -> str | None:
+    """Digests of the other pictures that a score depends on, or None."""
+    others = [(metric.needs_twin, item.twin), (metric.needs_rival, item.rival)]
+    digests = [pixel_digest(other) for needed, other in others if needed and other is not None]
+    return "+".join(digests) or None

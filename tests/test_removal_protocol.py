@@ -12,6 +12,7 @@ import pytest
 from negbench.errors import ConfigError, DataError
 from negbench.evaluate import evaluate
 from negbench.forecast import forecast
+from negbench.judges import Comparison, Judge, Verdict, judges
 from negbench.metrics import ImageMetric, metrics
 from negbench.metrics.damage import NoOp, Ssim
 from negbench.plan import make_plan
@@ -608,6 +609,53 @@ def test_methods_under_several_rules_are_told_apart(tmp_path, bench, records):
         "concept, window(start=1, stop=3)", "concept, window(stop=2) at scale 6",
     ]  # fmt: skip
     assert labels(records) == ["concept", "static"]
+
+
+# A judge that compares --------------------------------------------------------------------------
+
+
+class Comparer(Judge):
+    """The closer picture is the one whose first grey level is nearer; one case has no answer."""
+
+    compares = True
+    asked = 0
+
+    def judge(self, questions):
+        return [Verdict.of(0.0) for _ in questions]
+
+    def closer(self, reference, first, second):
+        type(self).asked += 1
+        near, far = (abs(int(p[0, 0, 0]) - int(reference[0, 0, 0])) for p in (first, second))
+        if near == far:
+            return Comparison(unscored="cannot tell")
+        return Comparison(first=float(near < far))
+
+
+def test_cr_by_a_judge_that_compares(tmp_path, bench, monkeypatch):
+    monkeypatch.setattr(judges, "_local", {"comparer": Entry("comparer", "a test", "", Comparer)})
+    text = bench.read_text() + '[removal]\ndistance = "closer_to_twin"\n'
+    bench.write_text(text + '[metrics.closer_to_twin]\njudge = "comparer"\n')
+    resolved = plan(tmp_path, bench)
+    [record] = evaluate(resolved)
+    assert Comparer.asked == 12  # once a treated picture, never a twin or another arm
+    samples = record.samples()
+    scores = [sample.treated.scores["closer_to_twin"] for sample in samples]
+    for sample, score in zip(samples, scores, strict=True):
+        assert "negative at every step" in sample.arms["placebo"].scores["closer_to_twin"].unscored
+        assert score.value in (0.0, 1.0) or score.unscored == "cannot tell"
+    shown = [s.twin.scores["presence"].value > 0.5 for s in samples]
+    counted = [
+        s.value for s, seen in zip(scores, shown, strict=True) if seen and s.value is not None
+    ]
+    found = {estimate.metric: estimate for estimate in record.estimates}
+    assert found["cr"].value == pytest.approx(np.mean(counted))
+    assert found["cr"].note == "by closer_to_twin"
+    assert "closer_to_twin_placebo" not in found
+    evaluate(resolved)
+    assert Comparer.asked == 12
+    monkeypatch.setattr(Comparer, "compares", False)
+    with pytest.raises(ConfigError, match="does not compare"):
+        plan(tmp_path, bench)
 
 
 # On the miniature -------------------------------------------------------------------------------

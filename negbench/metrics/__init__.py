@@ -35,6 +35,10 @@ metrics: Registry[Metric] = Registry(
             "negbench.metrics.outside:SsimOutside",
             "structural similarity to the twin outside the concept's region",
         ),
+        "closer_to_twin": (
+            "negbench.metrics.closer:CloserToTwin",
+            "a judge asked in both orders: treated picture or negative at every step",
+        ),
         "evaluations": ("negbench.metrics.cost:Evaluations", "denoiser predictions an image"),
     },
 )

@@ -38,6 +38,8 @@ class Item:
         twin: pixels of the same prompt and noise without a negative prompt; None if there is none,
             and None for an image that is itself a twin.
         evaluations: denoiser predictions spent on the image.
+        rival: for a treated picture of a removal protocol, pixels of the same sample's arm
+            ``all_steps``; None everywhere else.
         features: network spec -> this image's features, float32 (d,).
         text_features: (network spec, text) -> unit-length text features, float32 (d,).
     """
@@ -48,6 +50,7 @@ class Item:
     negative: str
     twin: Pixels | None
     evaluations: int
+    rival: Pixels | None = None
     features: Mapping[str, Features] = field(default_factory=dict)
     text_features: Mapping[tuple[str, str], Features] = field(default_factory=dict)
 
@@ -102,6 +105,7 @@ class Metric(ABC):
         unit: what the number is in, for example ``cosine``; "1" for a plain ratio.
         higher_is_better: direction, or None where neither is better.
         needs_twin: True if an image without a twin cannot be scored.
+        needs_rival: True if only a treated picture with a rival can be scored.
         bounds: smallest and largest value there can be; intervals end there. A metric with bounds
             (0, 1) and unit ``share`` is a proportion.
         network_fields: names of the config fields that choose networks or weights. They may hold a
@@ -112,6 +116,7 @@ class Metric(ABC):
     unit: ClassVar[str] = "1"
     higher_is_better: ClassVar[bool | None] = True
     needs_twin: ClassVar[bool] = False
+    needs_rival: ClassVar[bool] = False
     bounds: ClassVar[tuple[float, float] | None] = None
     network_fields: ClassVar[tuple[str, ...]] = ()
 

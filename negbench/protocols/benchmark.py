@@ -37,7 +37,8 @@ class RemovalSpec(Spec):
 
     Attributes:
         threshold: a concept counts as visible where its probability is greater than this.
-        distance: the metric by which pictures are close to their twin; a symmetric one.
+        distance: the metric by which pictures are close to their twin, a symmetric one; or
+            ``closer_to_twin``, a judge that compares.
     """
 
     threshold: float = Field(default=0.5, ge=0, lt=1)

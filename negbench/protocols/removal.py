@@ -276,6 +276,8 @@ class _Part:
         metric = self.metrics[self.spec.distance]
         name = self.spec.distance
         ours = sample.treated.scores[name].value
+        if metric.needs_rival:
+            return ours
         theirs = sample.arms["all_steps"].scores[name].value
         if ours is None or theirs is None:
             return None
@@ -298,7 +300,7 @@ class _Part:
 
         prompts = _prompts(self.samples)
         for name, metric in self.metrics.items():
-            if not metric.needs_twin or isinstance(metric, SetMetric):
+            if not metric.needs_twin or metric.needs_rival or isinstance(metric, SetMetric):
                 continue
             summarise = share_summary if metric.unit == "share" else mean_summary
             for arm in arms:

@@ -202,6 +202,10 @@ def _check(setting: Resolved) -> None:
         if name not in setting.metrics:
             raise ConfigError(f"a sweep needs the metric {name}; leave --metric out or add it")
     distance = setting.metrics[spec.distance]
+    if distance.needs_rival:
+        raise ConfigError(
+            f"a sweep needs a distance, and {spec.distance} is none; take ssim or lpips"
+        )
     if distance.higher_is_better and (
         distance.bounds is None or distance.bounds[1] == float("inf")
     ):

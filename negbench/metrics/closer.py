@@ -1,0 +1,64 @@
+"""Which picture is closer to the twin: the treated one or that of the negative at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from negbench.errors import ConfigError
+from negbench.metrics.base import Item, Network
+from negbench.metrics.damage import NO_TWIN
+from negbench.metrics.presence import JudgedMetric
+from negbench.types import Case, Score
+
+NO_RIVAL = "no picture of the negative at every step to compare with"
+
+
+class CloserToTwin(JudgedMetric):
+    """1 if a judge calls the treated picture the closer one, 0 if the other, 1/2 if neither.
+
+    Ban et al. (arXiv 2406.02965) ask a language model once, in a fixed order; here it is asked in
+    both orders, and a verdict that flips counts one half. Equal pictures tie unasked. As the
+    distance of a removal protocol (`[removal] distance = "closer_to_twin"`) it gives `cr`. Needs a
+    judge that compares: ``vlm``.
+    """
+
+    unit: ClassVar[str] = "share"
+    bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+    needs_twin: ClassVar[bool] = True
+    needs_rival: ClassVar[bool] = True
+
+    def networks(self) -> dict[str, Network]:
+        """None: the judge looks at the pictures themselves."""
+        return {}
+
+    def texts(self, case: Case, negative: str) -> Sequence[tuple[str, str]]:
+        """None: no concept is asked about."""
+        return ()
+
+    def check(self) -> None:
+        """Refuse a judge that cannot be asked, or that compares no pictures."""
+        super().check()
+        if not self.judge.compares:
+            raise ConfigError(
+                f"metric closer_to_twin: judge {self.judge.name} does not compare pictures; choose "
+                "one that does, for example judge=vlm"
+            )
+
+    def score(self, items: Sequence[Item]) -> list[Score]:
+        """Ask about each treated picture that has a twin and a rival."""
+        return [self._score(item) for item in items]
+
+    def _score(self, item: Item) -> Score:
+        if item.twin is None:
+            return Score.missing(NO_TWIN)
+        if item.rival is None:
+            return Score.missing(NO_RIVAL)
+        if np.array_equal(item.pixels, item.rival):
+            return Score.of(0.5)
+        answer = self.judge.closer(item.twin, item.pixels, item.rival)
+        if answer.first is None:
+            return Score.missing(answer.unscored or "no answer")
+        return Score.of(answer.first)
