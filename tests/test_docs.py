@@ -248,7 +248,7 @@ def test_the_site_works_from_a_folder(site, visit):  # noqa: F811
     expect(page.locator("h1")).to_contain_text("negbench")
     page.get_by_placeholder("Search").first.fill("cluster-robust")
     expect(page.locator(".md-search-result__item").first).to_contain_text("Quality")
-    for name in ("quality.html", "commands/evaluate.html", "write/rule.html"):
+    for name in ("quality.html", "tour.html", "commands/evaluate.html", "write/rule.html"):
         page = visit(site / name, viewport=PHONE, dark=True)
         expect(page.locator("h1")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1")

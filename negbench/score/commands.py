@@ -106,7 +106,7 @@ def export(
     limit: Annotated[int | None, typer.Option(help="Only the first so many samples.")] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Also draw pairs side by side, twin first."),
+        typer.Option(metavar="FILE", help="Also draw pairs as one PNG, WebP or JPEG, twin first."),
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the run's images; default: user cache.")
@@ -115,17 +115,17 @@ def export(
 ) -> None:
     """Write a run's pictures as PNG files with metadata that other tools read, and a table."""
     from negbench.score.export import export_run
-    from negbench.score.sheet import draw_sheet
+    from negbench.score.sheet import check_ending, draw_sheet
 
+    if sheet is not None:
+        check_ending(sheet)
     written = export_run(run, out, cache=cache, limit=limit, progress=progress_bar)
+    said = f"{len(written)} files in {out}, listed in {written[-1]}"
     if sheet is not None:
         draw_sheet(run, sheet, cache=cache, limit=limit)
         written.append(sheet)
+        said += f"; pairs in {sheet}"
     if as_json:
         typer.echo(json.dumps([str(path) for path in written], indent=2, ensure_ascii=False))
     else:
-        typer.echo(
-            f"{len(written)} files in {out}, listed in {written[-1]}"
-            if sheet is None
-            else f"{len(written)} files in {out}, pairs in {sheet}"
-        )
+        typer.echo(said)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from negbench.errors import ConfigError, MissingError
 from negbench.files import make_folder, write_atomic
+from negbench.plan import MINIATURE
 from negbench.progress import Progress, silent
 from negbench.protocols.cases import order_key
 from negbench.record import Record, Sample, load_record, safe_name
@@ -96,8 +98,6 @@ def in_order(record: Record) -> list[Sample]:
 
 def _natural(text: str) -> list[tuple[int, str]]:
     """Sorts ``row-2`` before ``row-10``."""
-    import re
-
     return [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d{1,15})", text)]
 
 
@@ -140,9 +140,7 @@ def _write(
     height, width = pixels.shape[:2]
     negative = mark.treatment.negative_text()
     steps = record.plan.generator.params.get("steps")
-    about = record.provenance.get("generator")
-    model = str(about.get("name", "")) if isinstance(about, dict) else ""
-    model = model or record.plan.generator.name
+    model = model_name(record)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(
         buffer,
@@ -177,6 +175,17 @@ def _write(
         "tags": "|".join(mark.tags),
         "evaluations": mark.evaluations,
     }
+
+
+def model_name(record: Record) -> str:
+    """A name of what drew a run: a repo, a file's or folder's own name, never a path."""
+    about = record.provenance.get("generator")
+    told = about if isinstance(about, dict) else {}
+    spec = str(told.get("spec") or told.get("name") or record.plan.generator.name)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", spec):
+        return spec
+    path = Path(spec)
+    return MINIATURE if path.parts[-2:] == ("weights", "pipeline") else path.name
 
 
 def _texts(*chunks: tuple[str, str]) -> PngInfo:

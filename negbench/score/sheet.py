@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from negbench.errors import MissingError
+from negbench.errors import ConfigError, MissingError
 from negbench.files import write_atomic
 from negbench.record import Sample, load_record
 from negbench.score.export import in_order
@@ -15,12 +15,13 @@ from negbench.store import ImageStore, default_cache
 if TYPE_CHECKING:
     from PIL import Image
 
-SIDE = 128
-"""Longer side of a picture on the sheet, in pixels."""
+SIDE = 256
+"""Longer side of a picture on the sheet, in pixels; smaller ones are shown as they are."""
 COLUMNS = 4
 """Pairs in a row."""
 MOST = 64
 """Most pairs on a sheet."""
+FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 GAP = 4
 BETWEEN = 16
 
@@ -28,31 +29,51 @@ BETWEEN = 16
 def draw_sheet(
     run: str | Path, path: Path, *, cache: Path | None = None, limit: int | None = None
 ) -> None:
-    """Draw the first pairs of a run, at most `MOST`, as one PNG.
+    """Draw the first pairs of a run, at most `MOST`, as one PNG, WebP or JPEG file.
 
     Raises:
+        ConfigError: the file's ending names another format.
         MissingError: an image is not in the cache.
     """
     from PIL import Image
 
+    form = check_ending(path)
+
     samples = in_order(load_record(run))[: min(limit or MOST, MOST)]
     store = ImageStore(cache or default_cache())
-    columns = min(COLUMNS, len(samples))
-    rows = -(-len(samples) // COLUMNS)
-    wide = 2 * SIDE + GAP
-    sheet = Image.new(
-        "RGB",
-        (columns * (wide + BETWEEN) - BETWEEN, rows * (SIDE + BETWEEN) - BETWEEN),
-        (255, 255, 255),
+    pairs = [
+        [_thumbnail(store, key, sample) for key in (sample.twin.key, sample.treated.key)]
+        for sample in samples
+    ]
+    width = max(picture.width for pair in pairs for picture in pair)
+    height = max(picture.height for pair in pairs for picture in pair)
+    columns = min(COLUMNS, len(pairs))
+    wide = 2 * width + GAP
+    size = (
+        columns * (wide + BETWEEN) - BETWEEN,
+        -(-len(pairs) // COLUMNS) * (height + BETWEEN) - BETWEEN,
     )
-    for number, sample in enumerate(samples):
+    sheet = Image.new("RGB", size, (255, 255, 255))
+    for number, (twin, treated) in enumerate(pairs):
         left = number % COLUMNS * (wide + BETWEEN)
-        top = number // COLUMNS * (SIDE + BETWEEN)
-        for at, key in ((left, sample.twin.key), (left + SIDE + GAP, sample.treated.key)):
-            sheet.paste(_thumbnail(store, key, sample), (at, top))
+        top = number // COLUMNS * (height + BETWEEN)
+        sheet.paste(twin, (left, top))
+        sheet.paste(treated, (left + width + GAP, top))
     buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG", optimize=True)
+    sheet.save(buffer, format=form, quality=90, optimize=True)
     write_atomic(path, buffer.getvalue())
+
+
+def check_ending(path: Path) -> str:
+    """The format that a file's ending names.
+
+    Raises:
+        ConfigError: it names none of them.
+    """
+    form = FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise ConfigError(f"--sheet {path}: write a file that ends in .png, .webp or .jpg")
+    return form
 
 
 def _thumbnail(store: ImageStore, key: str, sample: Sample) -> Image.Image:
@@ -66,8 +87,5 @@ def _thumbnail(store: ImageStore, key: str, sample: Sample) -> Image.Image:
             "the command of the run again, or the right --cache"
         )
     picture = Image.fromarray(pixels)
-    factor = SIDE / max(picture.size)
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    # small pictures keep their own pixels, large ones are averaged
-    way = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS
-    return picture.resize(size, way)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return picture
