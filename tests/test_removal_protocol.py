@@ -623,8 +623,11 @@ class Comparer(Judge):
     def judge(self, questions):
         return [Verdict.of(0.0) for _ in questions]
 
-    def closer(self, reference, first, second):
-        type(self).asked += 1
+    def compare(self, triples):
+        type(self).asked += len(triples)
+        return [self._nearer(*triple) for triple in triples]
+
+    def _nearer(self, reference, first, second):
         near, far = (abs(int(p[0, 0, 0]) - int(reference[0, 0, 0])) for p in (first, second))
         if near == far:
             return Comparison(unscored="cannot tell")

@@ -48,17 +48,26 @@ class CloserToTwin(JudgedMetric):
             )
 
     def score(self, items: Sequence[Item]) -> list[Score]:
-        """Ask about each treated picture that has a twin and a rival."""
-        return [self._score(item) for item in items]
-
-    def _score(self, item: Item) -> Score:
-        if item.twin is None:
-            return Score.missing(NO_TWIN)
-        if item.rival is None:
-            return Score.missing(NO_RIVAL)
-        if np.array_equal(item.pixels, item.rival):
-            return Score.of(0.5)
-        answer = self.judge.closer(item.twin, item.pixels, item.rival)
-        if answer.first is None:
-            return Score.missing(answer.unscored or "no answer")
-        return Score.of(answer.first)
+        """Ask about each treated picture that has a twin and a rival, all at once."""
+        triples = {
+            at: (item.twin, item.pixels, item.rival)
+            for at, item in enumerate(items)
+            if item.twin is not None
+            and item.rival is not None
+            and not np.array_equal(item.pixels, item.rival)
+        }
+        answers = self.judge.compare(list(triples.values())) if triples else []
+        said = dict(zip(triples, answers, strict=True))
+        scores = []
+        for at, item in enumerate(items):
+            if item.twin is None:
+                scores.append(Score.missing(NO_TWIN))
+            elif item.rival is None:
+                scores.append(Score.missing(NO_RIVAL))
+            elif at not in said:
+                scores.append(Score.of(0.5))
+            else:
+                first = said[at].first
+                why = said[at].unscored or "no answer"
+                scores.append(Score.missing(why) if first is None else Score.of(first))
+        return scores
