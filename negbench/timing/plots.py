@@ -215,7 +215,7 @@ def draw_starts(path: Path, rows: Sequence[Row], needed: Sequence[Row], *, calls
             axis.set_ylim(bottom=0)
         axes[0].set_ylim(0, 1)
         axes[1].set_ylim(0, 1)
-        axes[0].legend(frameon=False, fontsize=7.5)
+        axes[0].legend(frameon=False, fontsize=7.5, loc="upper right")
     return path.name
 
 
