@@ -16,7 +16,8 @@ from negbench.metrics import ImageMetric, metrics
 from negbench.record import find_runs
 from negbench.registry import Entry
 from negbench.sweep.curve import interpolate, matched, pareto
-from negbench.sweep.sweep import as_csv, as_text, parse_over, plan_sweep, run_sweep
+from negbench.sweep.sweep import parse_over, plan_sweep, run_sweep
+from negbench.sweep.table import as_csv, as_text
 from negbench.types import Score
 
 # Interpolation ----------------------------------------------------------------------------------

@@ -74,8 +74,9 @@ def sweep(
     from negbench.generators.base import RunOptions
     from negbench.params import parse_pairs
     from negbench.registry import load_plugin_file
-    from negbench.sweep.sweep import as_csv as csv_of
-    from negbench.sweep.sweep import as_text, plan_sweep, run_sweep
+    from negbench.sweep.sweep import plan_sweep, run_sweep
+    from negbench.sweep.table import as_csv as csv_of
+    from negbench.sweep.table import as_text
 
     if as_json and as_csv:
         raise ConfigError("--json and --csv exclude one another; give one of them")
