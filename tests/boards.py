@@ -11,18 +11,18 @@ from negbench.leaderboard import lock
 from negbench.leaderboard.add import add_run
 from negbench.leaderboard.entry import Entry, pretty
 from negbench.plan import make_plan
-from negbench.types import canonical_json, sha256_hex
+from negbench.types import _normal, canonical_json, sha256_hex
 
 TOML = """
 name = "small"
 version = 1
-summary = "Twenty prompts of the miniature, drawn by nobody"
+summary = "Eight prompts of the miniature, drawn by nobody"
 replicates = 2
 generator = "fake"
 
 [data]
 source = "miniature"
-cases = 20
+cases = 8
 
 [guidance]
 scale = 7.5
@@ -86,6 +86,7 @@ def edit(path: Path, change) -> Path:
     data = json.loads(path.read_text())
     old_name, old_sidecar = path.relative_to(board / "entries").as_posix(), data["values"]["file"]
     change(data)
+    data = _normal(data)
     data["plan_digest"] = sha256_hex(canonical_json(data["plan"]))
     draft = Entry.model_construct(**{**data, "plan": _plan(data["plan"])})
     sidecar = path.with_name(old_sidecar)

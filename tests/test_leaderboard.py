@@ -193,7 +193,7 @@ def double_estimate(data):
 
 
 def fewer_cases(data):
-    data["plan"]["n_cases"] = 10
+    data["plan"]["n_cases"] = 5
 
 
 def other_method(data):
@@ -260,7 +260,7 @@ def more_columns(columns):
 
 TAMPERED = {
     "value": raw(lambda t: t.replace('"value": ', '"value": 1', 1)),
-    "nan": raw(lambda t: t.replace('"n_cases": 20', '"n_cases": NaN')),
+    "nan": raw(lambda t: t.replace('"n_cases": 8', '"n_cases": NaN')),
     "extra field": raw(lambda t: t.replace('"estimates":', '"bonus": 1,\n "estimates":', 1)),
     "key twice": raw(lambda t: t.replace('"notes":', '"notes": [],\n "notes":', 1)),
     "layout": raw(lambda t: t.replace("\n", " ")),
@@ -413,8 +413,8 @@ def test_what_is_no_whole_run_is_refused(made, tmp_path):
         (copy / "run.json").write_text(json.dumps(data))
         return add_run(copy, tmp_path / "board")
 
-    with pytest.raises(RecordError, match="39 of 40"):
-        attempt(lambda d: d.update(status="partial", n_samples=39))
+    with pytest.raises(RecordError, match="15 of 16"):
+        attempt(lambda d: d.update(status="partial", n_samples=15))
     with pytest.raises(RecordError, match="aesthetic"):
         attempt(lambda d: estimate(d).update(value=9.9))
     with pytest.raises(RecordError, match="disagree"):

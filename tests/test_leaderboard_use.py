@@ -137,11 +137,11 @@ def test_an_altered_sample_is_found_if_it_is_drawn(made, board, column):
             columns["treated:image"][7] = bytes(8)
 
     path = edit_values(human(board), alter)
-    found = again(made, board, path, sample=40)
+    found = again(made, board, path, sample=16)
     assert not found.accepted
     assert len(found.differing) >= 1
-    missed = [at for at in range(40) if at != 7]
-    seed = next(s for s in range(10_000) if set(choose(40, 4, seed=s)) <= set(missed))
+    missed = [at for at in range(16) if at != 7]
+    seed = next(s for s in range(10_000) if set(choose(16, 4, seed=s)) <= set(missed))
     assert again(made, board, path, sample=4, seed=seed).accepted
 
 
@@ -150,8 +150,8 @@ def test_scores_are_compared_where_bytes_need_not_agree(made, board):
         columns["treated:image"][7] = bytes(8)
 
     path = edit_values(human(board), other_bytes)
-    assert not again(made, board, path, sample=40).accepted
-    found = again(made, board, path, sample=40, exact=False)
+    assert not again(made, board, path, sample=16).accepted
+    found = again(made, board, path, sample=16, exact=False)
     assert found.accepted
     assert found.same_bytes == found.images - 1
 
