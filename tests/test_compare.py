@@ -26,7 +26,7 @@ from negbench.types import Score
 PROMPTS = "id,prompt,negative\n" + "".join(
     f"c{n},a castle number {n},{'blurry' if n % 2 else 'noisy'}\n" for n in range(7)
 )
-WANTED = ("brightness", "mean_row", "ssim", "evaluations")
+WANTED = ("brightness", "mean_row", "sameness", "evaluations")
 
 
 class Brightness(ImageMetric):
@@ -36,6 +36,20 @@ class Brightness(ImageMetric):
 
     def score(self, items):
         return [Score.of(item.pixels.mean()) for item in items]
+
+
+class Sameness(ImageMetric):
+    """Share of values that an image has in common with its twin."""
+
+    needs_twin = True
+
+    def score(self, items):
+        return [
+            Score.missing("no twin")
+            if item.twin is None
+            else Score.of((item.pixels == item.twin).mean())
+            for item in items
+        ]
 
 
 class Length(ImageMetric):
@@ -63,6 +77,7 @@ class MeanRow(SetMetric):
 def _own_metrics(monkeypatch):
     monkeypatch.setattr(metrics, "_local", {})
     metrics.register("brightness")(Brightness)
+    metrics.register("sameness")(Sameness)
     metrics.register("length")(Length)
     metrics.register("mean_row")(MeanRow)
 
@@ -74,7 +89,7 @@ def run(tmp_path):
     path.write_text(PROMPTS)
 
     def make(
-        *methods, params=None, wanted=("brightness", "mean_row", "ssim", "evaluations"), **more
+        *methods, params=None, wanted=("brightness", "mean_row", "sameness", "evaluations"), **more
     ):
         options = {
             "methods": methods,
@@ -155,7 +170,7 @@ def test_a_baseline_makes_the_family_smaller(run):
 
 def test_distance_to_the_twin_is_not_held_against_a_run_of_twins(run):
     found = compare_runs(run("none", "human"))
-    assert "ssim" not in {c.metric for c in found.comparisons}
+    assert "sameness" not in {c.metric for c in found.comparisons}
 
 
 def test_a_metric_that_reads_each_runs_own_negative_compares_gains_over_the_twin(run):
@@ -223,8 +238,8 @@ def test_unknown_metrics_and_single_runs_are_told(run):
     with pytest.raises(ConfigError, match="at least two"):
         compare_runs([a])
     [b] = run("static", params={"text": "x"}, wanted=("brightness",))
-    with pytest.raises(MissingError, match="no metric 'ssim'"):
-        compare_runs([a, b], metrics=["ssim"])
+    with pytest.raises(MissingError, match="no metric 'sameness'"):
+        compare_runs([a, b], metrics=["sameness"])
 
 
 def test_sentences_say_what_can_be_concluded_and_what_it_would_take(run):
@@ -274,7 +289,7 @@ def test_removal_is_paired_on_the_triples_whose_twin_shows_the_concept(tmp_path,
     bench.write_text(
         'name = "castles"\nversion = 1\nprotocol = "removal"\nsummary = "s"\nreplicates = 3\n'
         'generator = "fake"\n[data]\nsource = "none"\n[guidance]\nscale = 4.0\n'
-        "[metrics.presence]\n[metrics.ssim]\n"
+        "[metrics.presence]\n[metrics.no_op]\n"
     )
     words = ["moat", "flag", "tower", "knight", "drawbridge", "banner"]
     rows = "".join(f"c{n},a castle {n // 2},{w},noun_object,\n" for n, w in enumerate(words))

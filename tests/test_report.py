@@ -42,10 +42,25 @@ class Brightness(ImageMetric):
         return [Score.of(item.pixels.mean()) for item in items]
 
 
+class Sameness(ImageMetric):
+    """Share of values that an image has in common with its twin."""
+
+    needs_twin = True
+
+    def score(self, items):
+        return [
+            Score.missing("no twin")
+            if item.twin is None
+            else Score.of((item.pixels == item.twin).mean())
+            for item in items
+        ]
+
+
 @pytest.fixture(autouse=True)
 def _own_metric(monkeypatch):
     monkeypatch.setattr(metrics, "_local", {})
     metrics.register("brightness")(Brightness)
+    metrics.register("sameness")(Sameness)
 
 
 def run(tmp_path, *methods, prompts=None, params=None, size=16, **more):
@@ -57,7 +72,7 @@ def run(tmp_path, *methods, prompts=None, params=None, size=16, **more):
         "method_params": params or {},
         "generator": "fake",
         "generator_params": {"size": size, "steps": 4},
-        "metrics": ("brightness", "ssim", "no_op"),
+        "metrics": ("brightness", "sameness", "no_op"),
         "prompts": prompts,
         "replicates": 2,
         "out": tmp_path / "runs",
@@ -153,7 +168,7 @@ def test_without_a_limit_nothing_is_left_out(tmp_path):
     entries = [Entry(0, sample) for sample in record.samples()]
     columns = image_columns([record], entries)
     assert choose(entries, columns, limit=None) == entries
-    assert [c.metric for c in columns] == ["brightness", "ssim", "no_op"]
+    assert [c.metric for c in columns] == ["brightness", "sameness", "no_op"]
 
 
 def test_sensitive_samples_are_flagged_by_prompt_and_tag_and_never_by_the_negative(tmp_path):
@@ -311,3 +326,14 @@ def test_sweeps_and_timings_are_shown_with_runs_or_alone(tmp_path):
         assert outcome.exit_code == 0, outcome.exception
         assert json.loads(outcome.stdout)["runs"] == runs
         assert "curve.png" in out.read_text()
+
+
+def test_methods_are_held_against_each_other_as_compare_does(tmp_path):
+    from negbench.compare import compare_runs
+
+    records = run(tmp_path, "human", "s=static", params={"s.text": "ugly"})
+    html = make_report(records, cache=tmp_path / "cache").html
+    [found] = [c for c in compare_runs(records).comparisons if c.metric == "brightness"]
+    assert signed_interval(found.delta, found.ci95, "grey") in html
+    assert 'id="between"' in html
+    assert 'id="between"' not in make_report(records[:1], cache=tmp_path / "cache").html
