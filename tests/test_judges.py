@@ -142,7 +142,7 @@ def item(pixels, concept: str | None) -> Item:
         for spec, network in build_judge("miniature").networks().items()
     }
     case = Case(id="a", prompt="a professor", concept=concept)
-    return Item(pixel_digest(pixels), pixels, case, "", None, 10, features)
+    return Item(pixel_digest(pixels), pixels, case, "", None, 10, features=features)
 
 
 def test_presence_is_the_judges_probability_of_the_cases_concept():
