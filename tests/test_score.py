@@ -337,3 +337,25 @@ def test_exported_files_read_well_elsewhere(tmp_path):
     assert written[-1].name == "pictures.csv"
     with pytest.raises(MissingError, match="not in the cache"):
         export_run(record.folder, tmp_path / "other", cache=tmp_path / "empty")
+
+
+def test_two_folders_of_one_model_can_be_compared(tmp_path):
+    from negbench.compare.compare import compare_runs
+    from negbench.report.page import make_report
+
+    records = []
+    for name, shift in (("soft", 5), ("hard", 25)):
+        for seed in range(8):
+            shade = 90 + 3 * seed
+            picture(tmp_path / name / f"{seed}.png", prompt=f"a dog {seed % 4}", negative=name,
+                    seed=seed, shade=shade + shift + seed % 2)  # fmt: skip
+            picture(tmp_path / name / f"twin-{seed}.png", prompt=f"a dog {seed % 4}", seed=seed,
+                    shade=shade)  # fmt: skip
+        records += score_pictures(
+            tmp_path / name, metrics=["brightness"], out=tmp_path / "r", cache=tmp_path / "c"
+        ).records
+    [found] = compare_runs(records).comparisons
+    assert abs(found.delta) == pytest.approx(20)
+    page = make_report(records, cache=tmp_path / "c")
+    assert (page.n_runs, page.n_all) == (2, 16)
+    assert "not drawn by this run" in page.html

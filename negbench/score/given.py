@@ -12,11 +12,23 @@ from negbench.generators.base import Drawn, Generator
 from negbench.score.pairing import Picture
 from negbench.score.pictures import load_pixels
 from negbench.store import pixel_digest
-from negbench.types import SEED_BITS, Guidance, ImageRequest, Ref
+from negbench.types import SEED_BITS, Guidance, ImageRequest, Ref, canonical_json, sha256_hex
 
 NAME = "given"
 GIVEN = Guidance(kind="given", scale=0.0)
 """Stands where the rule and scale of a picture are not known."""
+MOST_SETTINGS = 20
+"""Most sets of settings that an identity spells out."""
+
+
+def _drawn_by(picture: Picture) -> dict[str, JsonValue]:
+    mark = picture.known.mark
+    return {
+        **dict(picture.known.settings),
+        "width": picture.size[0],
+        "height": picture.size[1],
+        **({} if mark is None else {"generator": mark.generator}),
+    }
 
 
 def request_of(picture: Picture) -> ImageRequest:
@@ -58,20 +70,25 @@ class GivenPictures(Generator):
     Args:
         pictures: key -> picture.
         drawers: who draws the twins that are not there.
-        identity: digest of all pictures and twins.
     """
 
-    def __init__(
-        self, pictures: Mapping[str, Picture], *, drawers: Sequence[Drawer] = (), identity: str
-    ) -> None:
+    def __init__(self, pictures: Mapping[str, Picture], *, drawers: Sequence[Drawer] = ()) -> None:
         self.config = self.Config()
         self._pictures = pictures
         self._drawers = drawers
-        self._identity = identity
 
     def ref(self) -> Ref:
-        """The digest of all pictures."""
-        return Ref(name=NAME, params={"pictures": self._identity})
+        """What is known of what drew the pictures: every set of model, settings and size.
+
+        Folders that agree in it, as two negative prompts on one model do, can be compared. Which
+        pictures they are is a matter of the plan.
+        """
+        found: dict[bytes, JsonValue] = {
+            canonical_json(_drawn_by(item)): _drawn_by(item) for item in self._pictures.values()
+        }
+        if len(found) > MOST_SETTINGS:
+            return Ref(name=NAME, params={"settings": sha256_hex(b"\n".join(sorted(found)))})
+        return Ref(name=NAME, params={"settings": [found[key] for key in sorted(found)]})
 
     def default_guidance(self) -> Guidance:
         """Not known."""

@@ -257,10 +257,9 @@ def _resolve(
     wanted, files = _wanted(part)
     cases = list({item.case.id: item.case for item in wanted}.values())
     counts = Counter(item.case.id for item in wanted)
-    identity = sha256_hex(
-        canonical_json([[w.case.id, w.replicate, w.treated_key, w.twin_key] for w in wanted])
-    )
-    source = GivenPictures(files, drawers=drawers, identity=identity)
+    source = GivenPictures(files, drawers=drawers)
+    scales = {w.treatment.guidance.scale for w in wanted if w.treatment.guidance is not None}
+    guidance = GIVEN.model_copy(update={"scale": scales.pop()}) if len(scales) == 1 else GIVEN
     plan = Plan(
         benchmark=Ref(
             name=BENCHMARK, params={"protocol": chosen.bench.protocol, "cases": len(cases)}
@@ -269,11 +268,12 @@ def _resolve(
         n_cases=len(cases),
         replicates=max(counts.values()),
         method=Ref(name=part.method),
+        # the pictures themselves: others, or other twins, are another plan
         treatments=sha256_hex(
-            canonical_json([item.treatment.model_dump(mode="json") for item in wanted])
+            canonical_json([[w.case.id, w.replicate, w.treated_key, w.twin_key] for w in wanted])
         ),
-        guidance=GIVEN,
-        treatment_guidance=GIVEN,
+        guidance=guidance,
+        treatment_guidance=guidance,
         generator=source.ref(),
     )
     left = [name for name in chosen.metrics if name not in names]
