@@ -135,6 +135,9 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     batch_size: Annotated[int | None, typer.Option(help="Images drawn together.")] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the denoiser first: slow start, then faster.")
+    ] = False,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -178,7 +181,13 @@ def evaluate(
         shard=parse_shard(shard) if shard else None,
         out=out,
         cache=cache,
-        options=RunOptions(device=device, batch_size=batch_size, ray=ray, ray_workers=ray_workers),
+        options=RunOptions(
+            device=device,
+            batch_size=batch_size,
+            compile=compiled,
+            ray=ray,
+            ray_workers=ray_workers,
+        ),
         dry=dry_run,
         progress=progress_bar,
     )

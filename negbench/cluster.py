@@ -11,13 +11,17 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from negbench.errors import MissingError, NegbenchError, PluginError, one_line
+from negbench.generators.sharing import parcels
 
 if TYPE_CHECKING:
     from negbench.generators.base import Drawn, Generator
     from negbench.types import ImageRequest
 
 CHUNK = 32
-"""Requests a worker gets at a time: enough to fill batches, few enough to lose little."""
+"""Requests a worker gets at a time at least: enough to fill batches, few enough to lose little.
+
+Those that share their beginning stay together.
+"""
 
 IN_FLIGHT = 2
 """Chunks that wait at a worker, so that it never idles."""
@@ -106,7 +110,7 @@ class RayPool:
         if not self._actors:
             self._start()
         ray = self._ray
-        chunks = [list(requests[i : i + CHUNK]) for i in range(0, len(requests), CHUNK)]
+        chunks = parcels(requests, size=CHUNK)
         waiting = list(reversed([(chunk, 0) for chunk in chunks]))
         running: dict[Any, tuple[Any, list[ImageRequest], int]] = {}
         free = [actor for _ in range(IN_FLIGHT) for actor in self._actors]

@@ -15,7 +15,7 @@ from negbench.generators.base import RunOptions
 from negbench.generators.loop import Denoiser, join
 from negbench.generators.resolve import resolve
 from negbench.generators.schedule import HISTORY, SHORT
-from negbench.generators.sharing import Node, count_together
+from negbench.generators.sharing import Node, count_together, parcels
 from negbench.guidance import rules
 from negbench.guidance.base import EMPTY, POSITIVE, Plain, Step, negative
 from negbench.guidance.binding import bind
@@ -228,7 +228,7 @@ def test_a_scheduler_that_is_not_known_shares_nothing(folders, monkeypatch):
 @pytest.mark.parametrize("scheduler", sorted(SHORT))
 def test_a_run_goes_on_from_every_state(folders, scheduler):
     """Cloned, cut out, cut apart and joined again, at every call: the same to the bit."""
-    generator = build(folders["sd"], scheduler=scheduler)
+    generator = build(folders["sd"], scheduler=scheduler, steps=4)
     network = generator._load()
     requests = [
         request(generator, "a house", "tree", seed=3),
@@ -367,3 +367,20 @@ def test_windows_share_with_plain_guidance_and_other_scales_do_not(folders):
     half = request(generator, "a house", "tree", kind="window", start=0.5, unit="fraction")
     whole = request(generator, "a house", "tree", kind="window", start=calls // 2)
     assert together(half, whole) == 2 * calls
+
+
+def test_workers_get_what_belongs_together():
+    generator = resolve("fake")
+    requests = [one for seed in range(3) for one in grid(generator, seed=seed, calls=3)]
+    requests += [request(generator, f"prompt {i}", seed=i) for i in range(9)]
+    shuffled = random.Random(0).sample(requests, len(requests))
+    made = parcels(shuffled, size=5)
+    assert sorted(one.key() for parcel in made for one in parcel) == sorted(
+        one.key() for one in requests
+    )
+    assert all(len(parcel) >= 5 for parcel in made[:-1])
+    for seed in range(3):
+        holding = [p for p in made if any(o.seed == seed and o.treatment.prompt == "a house"
+                                          for o in p)]  # fmt: skip
+        assert len(holding) == 1
+    assert parcels([], size=5) == []

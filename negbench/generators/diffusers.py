@@ -24,6 +24,7 @@ from negbench.generators.sharing import (
     plan_rule,
     roots_of,
     spans_of,
+    tree_of,
 )
 from negbench.guidance.base import EMPTY, POSITIVE, Branch, Rule, Step, negative
 from negbench.guidance.binding import bind
@@ -46,6 +47,12 @@ ROWS_POSITIONS = 8192
 
 GPU_POSITIONS = 131_072
 """The same on a GPU: 32 rows of a 64 x 64 latent, 8 of a 128 x 128."""
+
+
+NOTHING_FITS = (
+    "not even one picture fits into the GPU's memory; choose a smaller height and width, or "
+    "dtype=float16"
+)
 
 
 class DiffusersGenerator(Generator):
@@ -189,6 +196,7 @@ class DiffusersGenerator(Generator):
             "family": self.config.family,
             "device": self.options.device,
             "mode": self.mode,
+            **({"compiled": True} if self.options.compile else {}),
             **dict(source.origin),
         }
         if self._network is not None:
@@ -320,10 +328,7 @@ class DiffusersGenerator(Generator):
         torch.cuda.empty_cache()
         rows = network.rows
         if size == 1 and (rows.denoiser or 1) == 1:
-            raise NegbenchError(
-                "not even one picture fits into the GPU's memory; choose a smaller height and "
-                "width, or dtype=float16"
-            )
+            raise NegbenchError(NOTHING_FITS)
         smaller = {
             name: max(1, value // 2)
             for name in ("text", "denoiser", "decoder")
@@ -392,7 +397,7 @@ class DiffusersGenerator(Generator):
         """Trees of requests that begin alike: of one noise and prompt."""
 
         def tree(place: int, request: ImageRequest) -> Hashable:
-            return (request.seed, request.treatment.prompt) if self.share else place
+            return tree_of(request) if self.share else place
 
         return roots_of(
             ((tree(*pair), pair[1].seed, pair[1]) for pair in enumerate(requests)), self._track
@@ -443,7 +448,31 @@ class DiffusersGenerator(Generator):
                 lora=[(str(item.path), item.scale) for item in self._lora],
                 embedded_scale=self.config.embedded_scale,
             )
+            if self.options.compile:
+                self._network.compile()
+            if on_gpu(device) and self.options.batch_size is None and self.mode == "canonical":
+                self._fit(self._network)
         return self._network
+
+    def _fit(self, network: Network) -> None:
+        """Rows of a call at which this GPU draws fastest."""
+        from dataclasses import replace
+
+        import torch
+
+        from negbench.generators.fitting import fastest_rows, time_call
+
+        start = network.rows.denoiser or 2
+        try:
+            with network.uncompiled():
+                rows = fastest_rows(
+                    lambda count: time_call(network, count),
+                    start=max(2, start // 4),
+                    most=4 * start,
+                )
+        except torch.OutOfMemoryError as error:
+            raise NegbenchError(NOTHING_FITS) from error
+        network.rows = replace(network.rows, denoiser=rows, decoder=max(1, rows // 8))
 
     def _denoiser(self, network: Network) -> Denoiser:
         from negbench.generators.loop import Denoiser

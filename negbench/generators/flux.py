@@ -48,7 +48,7 @@ class Flux(T5Network):
         if self.embedded_scale is not None:
             scale = torch.full([1], self.embedded_scale, device=x.device, dtype=torch.float32)
             guidance = scale.expand(len(x))
-        packed = self.unet(
+        packed = self.denoise(
             hidden_states=_packed(x),
             timestep=timestep.expand(len(x)).to(x.dtype) / 1000,
             guidance=guidance,

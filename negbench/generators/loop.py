@@ -317,10 +317,11 @@ class Denoiser:
                         *((job.row, job.text, job.away) for job in block), strict=True
                     )
                 )
-                manner: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-                if steer is not None:
-                    manner = steered(self.network.unet, steer, texts.take(away).context)
-                with manner:
+                with contextlib.ExitStack() as manner:
+                    if steer is not None:
+                        away_context = texts.take(away).context
+                        manner.enter_context(self.network.uncompiled())
+                        manner.enter_context(steered(self.network.unet, steer, away_context))
                     filled = self.network.predict(x[row], timestep, texts.take(text))
                 results.append(filled[: len(block)])
         predicted = results[0] if len(results) == 1 else torch.cat(results)

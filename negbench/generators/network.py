@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from negbench.errors import DataError, NegbenchError
+from negbench.errors import DataError
 from negbench.generators.families import Pipeline
 
 Text = str | None
@@ -116,6 +116,7 @@ class Network(ABC):
                 convolutional = (self.vae,) if pipeline.family.flow else (self.unet, self.vae)
                 for module in convolutional:
                     module.to(memory_format=torch.channels_last)
+        self._compiled: Any = None
         self._kept: OrderedDict[tuple[Text, int], Encoding] = OrderedDict()
         self._kept_bytes = 0
 
@@ -250,6 +251,24 @@ class Network(ABC):
         factor = self.pipeline.factor
         return self.pipeline.channels, height // factor, width // factor
 
+    def compile(self) -> None:
+        """Compile the denoiser; the first call after that takes long."""
+        self._compiled = torch.compile(self.unet, dynamic=False)
+
+    @contextlib.contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Inside, the denoiser is run as it is, for calls whose layers are changed."""
+        kept, self._compiled = self._compiled, None
+        try:
+            yield
+        finally:
+            self._compiled = kept
+
+    @property
+    def denoise(self) -> Any:
+        """The denoiser to call, compiled if it was asked for."""
+        return self.unet if self._compiled is None else self._compiled
+
     @abstractmethod
     def predict(self, x: torch.Tensor, timestep: torch.Tensor, texts: Encoding) -> torch.Tensor:
         """One call of the denoiser: (rows, channels, height, width) in, the same out."""
@@ -302,12 +321,3 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 def _on(batch: Any, device: torch.device) -> dict[str, torch.Tensor]:
     return {key: torch.as_tensor(batch[key]).to(device) for key in ("input_ids", "attention_mask")}
-
-
-@contextlib.contextmanager
-def out_of_memory(advice: str) -> Iterator[None]:
-    """Turn a GPU's out-of-memory into one line."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise NegbenchError(f"out of GPU memory: {advice}") from error

@@ -29,7 +29,7 @@ class StableDiffusion(Network):
 
     def predict(self, x: torch.Tensor, timestep: torch.Tensor, texts: Encoding) -> torch.Tensor:
         """The U-Net under cross-attention to the texts."""
-        return self.unet(  # type: ignore[no-any-return]
+        return self.denoise(  # type: ignore[no-any-return]
             x, timestep, encoder_hidden_states=texts.context, return_dict=False
         )[0]
 

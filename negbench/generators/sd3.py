@@ -42,7 +42,7 @@ class StableDiffusion3(T5Network):
 
     def predict(self, x: torch.Tensor, timestep: torch.Tensor, texts: Encoding) -> torch.Tensor:
         """The flow under both texts."""
-        return self.unet(  # type: ignore[no-any-return]
+        return self.denoise(  # type: ignore[no-any-return]
             hidden_states=x,
             timestep=timestep.expand(len(x)),
             encoder_hidden_states=texts.context,

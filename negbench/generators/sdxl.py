@@ -61,7 +61,7 @@ class StableDiffusionXL(Network):
     def predict(self, x: torch.Tensor, timestep: torch.Tensor, texts: Encoding) -> torch.Tensor:
         """The U-Net under the texts, the pooled text and the picture's size."""
         added = {"text_embeds": texts.pooled, "time_ids": self._time_ids.repeat(len(x), 1)}
-        return self.unet(  # type: ignore[no-any-return]
+        return self.denoise(  # type: ignore[no-any-return]
             x,
             timestep,
             encoder_hidden_states=texts.context,

@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from negbench.guidance.attention import Steer
 from negbench.guidance.base import Branch, Rule, Step
+from negbench.types import ImageRequest
 
 Item = TypeVar("Item")
 
@@ -217,3 +218,27 @@ def roots_of(
         return lambda: [track(item) for item in items]
 
     return [Root(seed, maker(items)) for seed, items in trees.values()]
+
+
+def tree_of(request: ImageRequest) -> Hashable:
+    """Equal for requests that may begin alike: of one noise and prompt."""
+    return request.seed, request.treatment.prompt
+
+
+def parcels(requests: Iterable[ImageRequest], *, size: int) -> list[list[ImageRequest]]:
+    """Requests in parcels for several workers, those that may begin alike in one.
+
+    Args:
+        requests: what to draw.
+        size: requests in a parcel at least, but for the last.
+    """
+    trees: dict[Hashable, list[ImageRequest]] = {}
+    for request in requests:
+        trees.setdefault(tree_of(request), []).append(request)
+    made: list[list[ImageRequest]] = []
+    for tree in trees.values():
+        if made and len(made[-1]) < size:
+            made[-1] += tree
+        else:
+            made.append(list(tree))
+    return made

@@ -26,17 +26,34 @@ KEPT = 1 << 30
 """Bytes of states that may wait before no new noise is begun."""
 
 
+@dataclass(frozen=True)
+class _Steady(Generic[Item]):
+    """What the last turn of a chunk did, for those in which it does the same.
+
+    Attributes:
+        until: the first model call at which a picture may do something else.
+        leads: one a row.
+        lanes: one a row.
+        table: row by text that the lanes speak of.
+    """
+
+    until: int
+    leads: list[Lead[Item]]
+    lanes: list[Lane]
+    table: dict[Text, int]
+
+
 @dataclass
 class _Chunk(Generic[Item]):
-    """Nodes before one model call: a row of the state each."""
+    """Nodes before one model call: a row of the state each, and the predictions it needs."""
 
     state: LoopState
     nodes: list[Node[Item]]
     costs: list[int]
+    steady: _Steady[Item] | None = None
 
-    @property
-    def cost(self) -> int:
-        return sum(self.costs)
+    def __post_init__(self) -> None:
+        self.cost = sum(self.costs)
 
 
 @dataclass(frozen=True)
@@ -96,13 +113,13 @@ class Waves(Generic[Item]):
             return None
         chunk = self._fill(index)
         try:
-            rows, leads = self._advance(chunk, index)
+            rows, steady = self._advance(chunk, index)
         except BaseException:
             self._waiting.setdefault(index, []).append(chunk)
             raise
         index += 1
+        state, leads = chunk.state, steady.leads
         if index == len(self.denoiser.steps):
-            state = chunk.state
             return [
                 Finished(
                     state.latents[row : row + 1],
@@ -112,12 +129,14 @@ class Waves(Generic[Item]):
                 )
                 for row, lead in enumerate(leads)
             ]
-        nodes: list[Node[Item]] = []
-        for row, lead in zip(rows, leads, strict=True):
-            node = chunk.nodes[row]
-            nodes.append(node if len(lead.tracks) == len(node.tracks) else Node(lead.tracks))
-        costs = [node.cost(index) for node in nodes]
-        self._waiting.setdefault(index, []).append(_Chunk(chunk.state, nodes, costs))
+        nodes, costs = chunk.nodes, chunk.costs
+        if rows is not None:
+            nodes = [Node(lead.tracks) for lead in leads]
+            costs = [node.cost(index) for node in nodes]
+        elif index >= steady.until:
+            costs = [node.cost(index) for node in nodes]
+        after = _Chunk(state, nodes, costs, steady if index < steady.until else None)
+        self._waiting.setdefault(index, []).append(after)
         return []
 
     def _choose(self) -> int | None:
@@ -200,7 +219,12 @@ class Waves(Generic[Item]):
             costs.append(cost)
         return _Chunk(self.denoiser.noise(seeds), nodes, costs) if nodes else None
 
-    def _advance(self, chunk: _Chunk[Item], index: int) -> tuple[list[int], list[Lead[Item]]]:
+    def _advance(self, chunk: _Chunk[Item], index: int) -> tuple[list[int] | None, _Steady[Item]]:
+        """One model call; the row that each lane came from, if rows parted, and what was done."""
+        steady = chunk.steady
+        if steady is not None and steady.table is self._table and self._encoding is not None:
+            self.denoiser.advance(chunk.state, steady.lanes, self._encoding)
+            return None, steady
         if index == 0:
             self.network.remember(_all_texts(chunk.nodes), chunks=self.chunks)
         rows: list[int] = []
@@ -210,18 +234,20 @@ class Waves(Generic[Item]):
                 rows.append(row)
                 leads.append(lead)
         table, encoding = self._texts(leads)
-        # A group's rule is asked for all its lanes: equal phases and branches are enough.
         lanes = [
             Lane(
                 seed=0,
                 rule=lead.span.rule,
+                # one call of `combine` for all lanes of a phase, whatever their rules
                 group=(lead.span.phase, lead.span.needs),
                 texts=_rows_of_texts(lead, table),
             )
             for lead in leads
         ]
-        self.denoiser.advance(chunk.state, lanes, encoding, rows)
-        return rows, leads
+        parted = len(rows) != len(chunk.nodes)
+        self.denoiser.advance(chunk.state, lanes, encoding, rows if parted else None)
+        until = min(lead.stop for lead in leads)
+        return rows if parted else None, _Steady(until, leads, lanes, table)
 
     def _texts(self, leads: Sequence[Lead[Item]]) -> tuple[dict[Text, int], Encoding]:
         """Row by text, and the encodings; those of the turn before where they are enough."""
