@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -206,21 +207,15 @@ def write_model(model: Any, tokenizer: Any, folder: Path, *, half: bool) -> None
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    state = model.state_dict()
-    if half:
-        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    # a copy keeps what is tied tied; single halved tensors would be written several times
+    saved = copy.deepcopy(model).half() if half else model
     try:
-        model.save_pretrained(folder, state_dict=state)
+        saved.save_pretrained(folder)
     except SafetensorError as error:
         full = "No space" in str(error)
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(folder)) from error
     (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)
-    if half:
-        config = folder / "config.json"
-        described = json.loads(config.read_bytes())
-        described["dtype"] = "float16"
-        write_json_file(config, described)
     described = json.loads((folder / "tokenizer_config.json").read_bytes())
     if described.get("tokenizer_class") in ("TokenizersBackend", None):
         # the name that every version of transformers knows
