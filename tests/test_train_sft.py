@@ -236,9 +236,7 @@ def test_bases_that_do_not_fit(tiny, tmp_path):
     GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=30).save_pretrained(causal)
     with pytest.raises(ConfigError, match=r"--base .* not a sequence-to-sequence model"):
         load_base(str(causal))
-    with pytest.raises(
-        MissingError, match=r"--base google-t5/t5-small is not on this machine"
-    ):
+    with pytest.raises(MissingError, match=r"--base google-t5/t5-small is not on this machine"):
         load_base("t5-small")
     with pytest.raises(MissingError, match="--base nowhere: there is no such folder"):
         load_base("nowhere")

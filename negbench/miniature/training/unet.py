@@ -215,7 +215,8 @@ def train_unet(*, out: Path, steps: int | None, resume: bool, seed: int) -> None
 
     def weighted(rng: np.random.Generator) -> torch.Tensor:
         t, error = errors(rng)
-        return (weights[t] * error).mean()
+        loss: torch.Tensor = (weights[t] * error).mean()
+        return loss
 
     def plain(rng: np.random.Generator) -> torch.Tensor:
         return errors(rng, lone=LONE)[1].mean()
