@@ -99,6 +99,7 @@ class _OpenJob:
         self.job = job
         self.folder = run_folder(resolved.out, job.plan)
         self.wanted_digests = {name: ref.digest() for name, ref in resolved.metric_refs.items()}
+        self.known_record()  # a damaged header is told before anything is drawn
         self.known = read_samples(self.folder)
         self.todo = [wanted for wanted in resolved.mine(job) if not self._is_done(wanted)]
         self.writer = LineWriter(self.folder / "samples")

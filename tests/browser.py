@@ -1,15 +1,14 @@
 """Pages in a real browser: Debian's chromium, driven by Playwright, without any network.
 
-    from browser import chromium, visit  # noqa: F401
-
     def test_page(visit, tmp_path):
         page = visit(tmp_path / "index.html")
         page.get_by_role("searchbox").fill("cat")
 
 A page whose policy forbids `eval` cannot be asked with ``wait_for_function``; ``expect(locator)``
 works on all.
-`visit` opens a file (or an http address of this machine) and, when the test ends, fails it if the
-console showed an error, the page asked another host for anything, or a hostile text ran.
+The fixtures are every test's (conftest.py). `visit` opens a file (or an http address of this
+machine) and, when the test ends, fails it if the console showed an error, the page asked another
+host for anything, or a hostile text ran.
 """
 
 from __future__ import annotations

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+from browser import chromium, visit  # noqa: F401
 
 from negbench.generators import generators
 from negbench.guidance import rules
@@ -19,3 +22,11 @@ def _closed_world(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("NEGBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _subnormal_numbers():
+    """Training flushes them to zero, for the whole process."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)

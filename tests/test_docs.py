@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from browser import PHONE, chromium, visit  # noqa: F401
+from browser import PHONE
 
 from negbench.registry import load_plugin_file
 
@@ -241,7 +241,7 @@ def test_the_site_asks_no_other_host(site):
     assert sum(p.stat().st_size for p in pictures) < 300_000
 
 
-def test_the_site_works_from_a_folder(site, visit):  # noqa: F811
+def test_the_site_works_from_a_folder(site, visit):
     from playwright.sync_api import expect
 
     page = visit(site / "index.html")

@@ -9,7 +9,6 @@ import threading
 
 import numpy as np
 import pytest
-from browser import chromium, visit  # noqa: F401
 from hostile import HOSTILE
 
 from negbench.errors import ConfigError, DataError, MissingError
@@ -282,7 +281,7 @@ def test_labels_reach_the_disk_one_by_one(serve, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_person_labels_with_the_keyboard(serve, visit, tmp_path):  # noqa: F811
+def test_a_person_labels_with_the_keyboard(serve, visit, tmp_path):
     from playwright.sync_api import expect
 
     expect.set_options(timeout=60_000)

@@ -39,7 +39,7 @@ def killed(tmp_path, *, points, seed):
 
 
 def test_a_run_killed_at_random_points_ends_with_the_same_record(tmp_path):
-    killed(tmp_path, points=5, seed=1)
+    killed(tmp_path, points=3, seed=1)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import boards
 import pytest
 from boards import edit, entries
-from browser import DESKTOP, PHONE, chromium, visit  # noqa: F401
+from browser import DESKTOP, PHONE
 from hostile import HOSTILE, TOO_LONG
 
 from negbench.leaderboard.build import write
@@ -75,7 +75,7 @@ def pages(board):
     return sorted((board / "pages").rglob("*.html"))
 
 
-def test_the_table_sorts_filters_and_switches(made, visit):  # noqa: F811
+def test_the_table_sorts_filters_and_switches(made, visit):
     page = visit(made / "index.html")
     rows = page.locator("table.board tbody:last-of-type tr")
     assert rows.count() == 4
@@ -102,7 +102,7 @@ def test_the_table_sorts_filters_and_switches(made, visit):  # noqa: F811
     page.keyboard.press("Escape")
 
 
-def test_unscored_entries_come_last_in_either_direction(made, visit):  # noqa: F811
+def test_unscored_entries_come_last_in_either_direction(made, visit):
     page = visit(made / "index.html")
     button = page.get_by_role("columnheader", name="PSNR").get_by_role("button")
     for _ in range(2):
@@ -111,7 +111,7 @@ def test_unscored_entries_come_last_in_either_direction(made, visit):  # noqa: F
         assert "none" in last.inner_text()
 
 
-def test_every_link_of_every_page_leads_to_a_file(made, visit):  # noqa: F811
+def test_every_link_of_every_page_leads_to_a_file(made, visit):
     for path in [made / "index.html", *pages(made)]:
         page = visit(path)
         links = page.locator("a[href]").evaluate_all(ADDRESSES)
@@ -123,7 +123,7 @@ def test_every_link_of_every_page_leads_to_a_file(made, visit):  # noqa: F811
 
 
 @pytest.mark.parametrize(("viewport", "dark"), [(DESKTOP, False), (PHONE, True)])
-def test_nothing_runs_and_nothing_overflows(hostile, visit, viewport, dark):  # noqa: F811
+def test_nothing_runs_and_nothing_overflows(hostile, visit, viewport, dark):
     for path in [hostile / "index.html", *pages(hostile)]:
         page = visit(path, viewport=viewport, dark=dark)
         assert page.locator("h1").count() == 1
@@ -151,7 +151,7 @@ def test_pages_ask_no_other_host_even_if_they_wanted(made):
         assert " on" + "click" not in text
 
 
-def test_a_table_is_readable_without_script(made, chromium):  # noqa: F811
+def test_a_table_is_readable_without_script(made, chromium):
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((made / "index.html").as_uri())

@@ -26,6 +26,9 @@ from negbench.leaderboard.verify import choose, detection_power, surely_caught, 
 from negbench.stats import holm, paired_contrast, sign_flip
 from negbench.stats.summary import Contrast
 
+# sockets of the stand-in hub's faults, which the collector finds in a later test
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

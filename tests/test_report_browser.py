@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from browser import DESKTOP, PHONE, chromium, visit  # noqa: F401
+from browser import DESKTOP, PHONE
 from hostile import HOSTILE, write_prompts
 
 from negbench.evaluate import evaluate
@@ -75,7 +75,7 @@ def status(page, beginning):
     expect(page.locator("#status")).to_have_text(re.compile(f"^{beginning}"))
 
 
-def test_sorting_filtering_searching(visit, page_file):  # noqa: F811
+def test_sorting_filtering_searching(visit, page_file):
     page = visit(page_file)
     assert page.inner_text("#status") == "122 of 122 samples"
     shown = gains(page)
@@ -95,7 +95,7 @@ def test_sorting_filtering_searching(visit, page_file):  # noqa: F811
     status(page, "Nothing")
 
 
-def test_keys_slider_and_views(visit, page_file):  # noqa: F811
+def test_keys_slider_and_views(visit, page_file):
     page = visit(page_file)
     page.keyboard.press("j")
     page.keyboard.press("j")
@@ -128,7 +128,7 @@ def test_keys_slider_and_views(visit, page_file):  # noqa: F811
     assert page.evaluate("document.activeElement.id") == "find"
 
 
-def test_sensitive_pictures_are_covered_until_asked_for(visit, page_file):  # noqa: F811
+def test_sensitive_pictures_are_covered_until_asked_for(visit, page_file):
     page = visit(page_file)
     page.get_by_role("searchbox").fill("nude")
     status(page, "2 of")
@@ -145,7 +145,7 @@ def test_sensitive_pictures_are_covered_until_asked_for(visit, page_file):  # no
     assert not page.locator("#veil").is_visible()
 
 
-def test_a_phone_and_the_dark(visit, page_file):  # noqa: F811
+def test_a_phone_and_the_dark(visit, page_file):
     page = visit(page_file, viewport=PHONE, dark=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -154,7 +154,7 @@ def test_a_phone_and_the_dark(visit, page_file):  # noqa: F811
     assert page.get_by_role("dialog").is_visible()
 
 
-def test_what_a_screen_reader_finds(visit, page_file):  # noqa: F811
+def test_what_a_screen_reader_finds(visit, page_file):
     page = visit(page_file)
     for role in ("banner", "main", "navigation", "contentinfo"):
         assert page.get_by_role(role).count() == 1
@@ -170,7 +170,7 @@ def test_what_a_screen_reader_finds(visit, page_file):  # noqa: F811
     assert page.get_by_role("status").inner_text() == "122 of 122 samples"
 
 
-def test_nothing_hostile_runs(visit, tmp_path):  # noqa: F811
+def test_nothing_hostile_runs(visit, tmp_path):
     page = visit(
         report(
             tmp_path,
@@ -203,7 +203,7 @@ def test_nothing_hostile_runs(visit, tmp_path):  # noqa: F811
     assert page.locator("a:not([href^='#'])").count() == 0
 
 
-def test_the_policy_holds_against_markup_from_a_string(visit, page_file):  # noqa: F811
+def test_the_policy_holds_against_markup_from_a_string(visit, page_file):
     page = visit(page_file, strict=False)
     caught = page.evaluate(
         """() => { try { document.body.innerHTML = '<img src=x onerror=window.__pwned=1>'; }
@@ -214,7 +214,7 @@ def test_the_policy_holds_against_markup_from_a_string(visit, page_file):  # noq
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_thousand_pictures_are_usable_in_two_seconds(visit, tmp_path, monkeypatch):  # noqa: F811
+def test_two_thousand_pictures_are_usable_in_two_seconds(visit, tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda handle: None)
     prompts = tmp_path / "prompts.csv"
     rows = (f"c{n},a castle number {n} in {n % 7} colors,blurry {n}\n" for n in range(1000))
