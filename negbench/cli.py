@@ -5,7 +5,6 @@ stdout is data, stderr is talk. What the user can mend is one line on stderr and
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -25,6 +24,35 @@ from negbench.discover.commands import discover
 from negbench.errors import NegbenchError, one_line
 from negbench.judges.commands import calibrate_judge, label
 from negbench.leaderboard.commands import leaderboard_app
+from negbench.miniature.commands import miniature, train_miniature
+from negbench.options import (
+    AsCsv,
+    AsJson,
+    AsLatex,
+    BatchSize,
+    Benchmark,
+    CacheFolder,
+    Database,
+    Device,
+    DryRun,
+    Generator,
+    GeneratorParams,
+    Guidance,
+    GuidanceParams,
+    Limit,
+    MethodParams,
+    Metrics,
+    Plugins,
+    Prompts,
+    Replicates,
+    RunsFolder,
+    Scale,
+    command_line,
+    emit,
+    load_plugins,
+    one_form,
+    show_forecast,
+)
 from negbench.progress import progress_bar
 from negbench.protocols.commands import score_verdicts
 from negbench.remove.commands import remove
@@ -58,30 +86,14 @@ app.command("compare")(compare)
 app.command("report")(report)
 app.command("suggest")(suggest)
 app.command("push")(push)
+app.command("miniature")(miniature)
+train_app = typer.Typer(no_args_is_help=True, help="Train models.", rich_markup_mode=None)
+app.add_typer(train_app, name="train")
+train_app.command("negopt")(train_negopt)
+train_app.command("miniature")(train_miniature)
 app.add_typer(db_app, name="db")
 app.add_typer(cache_app, name="cache")
 app.add_typer(leaderboard_app, name="leaderboard")
-
-Params = Annotated[
-    list[str] | None,
-    typer.Option("-p", "--param", metavar="KEY=VALUE", help="Parameter of the method."),
-]
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", metavar="FILE.py", help="Python file that registers a part."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-
-
-def _emit(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _load_plugins(files: list[Path] | None) -> None:
-    from negbench.registry import load_plugin_file
-
-    for file in files or []:
-        load_plugin_file(file)
 
 
 @app.command()
@@ -92,49 +104,25 @@ def evaluate(
             "-m", "--method", help="Method; may be given many times; LABEL=NAME labels it."
         ),
     ],
-    benchmark: Annotated[
-        str, typer.Option("-b", "--benchmark", help="Benchmark name or .toml file.")
-    ] = "miniature-quality",
-    param: Params = None,
-    guidance: Annotated[
-        str | None, typer.Option(help="Rule that carries the negatives; default: plain CFG.")
-    ] = None,
-    guidance_param: Annotated[
-        list[str] | None,
-        typer.Option("-g", "--guidance-param", metavar="KEY=VALUE", help="Parameter of the rule."),
-    ] = None,
-    scale: Annotated[float | None, typer.Option(help="Guidance scale, twins included.")] = None,
-    generator: Annotated[
-        str | None,
-        typer.Option(help="miniature, org/repo[@revision], a folder, or a .safetensors file."),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-o",
-            "--option",
-            metavar="KEY=VALUE",
-            help="Of the generator: steps, scheduler, height, width, dtype, long_text, lora.",
-        ),
-    ] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option(help="Metric, may be given many times; default: all.")
-    ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="CSV, TSV, JSONL or text file of your own prompts.")
-    ] = None,
-    db: Annotated[str | None, typer.Option(help="Data set in place of the benchmark's.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many cases.")] = None,
-    replicates: Annotated[int | None, typer.Option(help="Noises a case.")] = None,
+    benchmark: Benchmark = "miniature-quality",
+    param: MethodParams = None,
+    guidance: Guidance = None,
+    guidance_param: GuidanceParams = None,
+    scale: Scale = None,
+    generator: Generator = None,
+    option: GeneratorParams = None,
+    metric: Metrics = None,
+    prompts: Prompts = None,
+    db: Database = None,
+    limit: Limit = None,
+    replicates: Replicates = None,
     shard: Annotated[
         str | None, typer.Option(metavar="k/N", help="Only the k-th of N parts of the cases.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of images and scores; default: user cache.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(help="Images drawn together.")] = None,
+    out: RunsFolder = Path("runs"),
+    cache: CacheFolder = None,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the denoiser first: slow start, then faster.")
     ] = False,
@@ -148,12 +136,10 @@ def evaluate(
         int | None, typer.Option(min=1, help="Generators on the cluster; default: one a GPU.")
     ] = None,
     plugin: Plugins = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan, draw nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
-    latex: Annotated[bool, typer.Option("--latex", help="Print the table as LaTeX.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
+    latex: AsLatex = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Draw a method's images beside their twins without a negative prompt, and score them."""
     from negbench.evaluate import evaluate as run
@@ -161,9 +147,8 @@ def evaluate(
     from negbench.params import parse_pairs
     from negbench.plan import make_plan, parse_shard
 
-    if sum((as_json, latex, as_csv)) > 1:
-        raise NegbenchError("--json, --latex and --csv exclude one another; give one of them")
-    _load_plugins(plugin)
+    one_form(as_json=as_json, as_csv=as_csv, as_latex=latex)
+    load_plugins(plugin)
     resolved = make_plan(
         benchmark=benchmark,
         methods=method,
@@ -192,20 +177,13 @@ def evaluate(
         progress=progress_bar,
     )
     if dry_run:
-        from negbench.forecast import forecast
-
-        outlook = forecast(resolved)
-        if as_json:
-            _emit(outlook.model_dump(mode="json"))
-        else:
-            typer.echo(outlook.as_text())
+        show_forecast(resolved, as_json=as_json)
         return
     from negbench.tables import as_csv_table, as_latex_table, as_text_table, records_json
 
-    command = "negbench " + " ".join(sys.argv[1:])
-    records = run(resolved, progress=progress_bar, command=command)
+    records = run(resolved, progress=progress_bar, command=command_line())
     if as_json:
-        _emit(records_json(records))
+        emit(records_json(records))
     elif latex:
         typer.echo(as_latex_table(records))
     elif as_csv:
@@ -243,7 +221,7 @@ def list_(
     """List what there is of a kind, with a line each."""
     from negbench.errors import UnknownNameError, did_you_mean
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     asked = kind
     aliases = {"guidance rules": "guidance", "guidances": "guidance", "rules": "guidance"}
     kind = aliases.get(kind, kind if kind.endswith("s") or kind == "guidance" else kind + "s")
@@ -264,7 +242,7 @@ def list_(
             f"nothing to list under {asked!r}; {did_you_mean(kind, [*KINDS, 'benchmarks'])}"
         )
     if as_json:
-        _emit(rows)
+        emit(rows)
         return
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
@@ -284,12 +262,12 @@ def show(
     from negbench.errors import UnknownNameError, did_you_mean
     from negbench.params import describe_config
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     plural = kind if kind == "guidance" else kind.removesuffix("s") + "s"
     if plural == "benchmarks":
         from negbench.protocols import load_benchmark
 
-        _emit(load_benchmark(name).model_dump(mode="json"))
+        emit(load_benchmark(name).model_dump(mode="json"))
         return
     if plural not in KINDS:
         raise UnknownNameError(
@@ -299,7 +277,7 @@ def show(
     rows = describe_config(cls.Config) if hasattr(cls, "Config") else []
     text = (cls.__doc__ or "").strip()
     if as_json:
-        _emit({"name": name, "about": text, "parameters": rows})
+        emit({"name": name, "about": text, "parameters": rows})
         return
     typer.echo(f"{name}: {text}\n")
     if not rows:
@@ -323,7 +301,7 @@ def prefetch(
         str | None, typer.Option("-m", "--method", help="What a method needs.")
     ] = None,
     judge: Annotated[str | None, typer.Option(help="What a judge needs.")] = None,
-    param: Params = None,
+    param: MethodParams = None,
     as_json: AsJson = False,
 ) -> None:
     """Fetch weights now, for runs on machines without internet."""
@@ -347,61 +325,7 @@ def prefetch(
         if not as_json:
             typer.echo(f"{name}  {path}")
     if as_json:
-        _emit(rows)
-
-
-@app.command()
-def miniature(
-    sheet: Annotated[Path, typer.Option(help="Where to draw the contact sheet.")] = Path(
-        "miniature-sheet.png"
-    ),
-    as_json: AsJson = False,
-) -> None:
-    """Draw the miniature's contact sheet anew and print its calibration figures."""
-    from negbench.files import make_folder
-    from negbench.miniature import card_path, weights_dir
-    from negbench.miniature.card import draw_sheet, figures
-
-    found = figures()
-    make_folder(sheet.resolve().parent)
-    draw_sheet(weights_dir()).save(sheet, format="PNG")
-    if as_json:
-        _emit({"sheet": str(sheet), "figures": found})
-    else:
-        typer.echo(card_path().read_text(encoding="utf-8"))
-        typer.echo(f"contact sheet: {sheet}")
-
-
-train_app = typer.Typer(no_args_is_help=True, help="Train models.", rich_markup_mode=None)
-app.add_typer(train_app, name="train")
-train_app.command("negopt")(train_negopt)
-
-
-@train_app.command("miniature")
-def train_miniature(
-    part: Annotated[
-        list[str] | None,
-        typer.Option(help="vae, unet, clip, inception, judge, aesthetic or negopt; default: all."),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of weights and checkpoints.")] = Path(
-        "miniature-weights"
-    ),
-    steps: Annotated[int | None, typer.Option(help="Training steps; default: the part's.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Begin anew in place of going on.")
-    ] = False,
-) -> None:
-    """Train the miniature's models, each resumable: hours on a CPU, minutes on a GPU."""
-    from negbench.errors import UnknownNameError, did_you_mean
-    from negbench.miniature.training import PARTS, train
-
-    for name in part or PARTS:
-        if name not in PARTS:
-            raise UnknownNameError(f"unknown part {name!r}; {did_you_mean(name, PARTS)}")
-    for name in part or PARTS:
-        train(name, out=out, steps=steps, resume=not restart, seed=seed)
-    typer.echo(str(out))
+        emit(rows)
 
 
 @contextmanager

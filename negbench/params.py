@@ -11,6 +11,17 @@ from pydantic import BaseModel, ValidationError
 from negbench.errors import ConfigError, UnknownNameError, did_you_mean
 
 
+def check_counts(**counts: int | None) -> None:
+    """Refuse a count below one; None stands for "not given".
+
+    Raises:
+        ConfigError: names the option.
+    """
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {count}")
+
+
 def parse_pairs(pairs: Sequence[str], *, option: str = "-p") -> dict[str, Any]:
     """``["k=10", "list=nag"]`` to a dict; a value that looks like a JSON list or object is read.
 

@@ -18,7 +18,7 @@ from negbench.files import read_json, write_json
 from negbench.generators.base import Generator, RunOptions
 from negbench.methods.base import Method
 from negbench.metrics.base import Metric
-from negbench.params import build_config
+from negbench.params import build_config, check_counts
 from negbench.progress import Progress, silent
 from negbench.protocols import Benchmark, load_benchmark
 from negbench.protocols.cases import dataset_digest, load_cases
@@ -157,9 +157,7 @@ def make_plan(
         )
     if prompts is not None:
         bench = bench.model_copy(update={"name": f"{bench.name}+prompts"})
-    for name, number in (("limit", limit), ("replicates", replicates)):
-        if number is not None and number < 1:
-            raise ConfigError(f"--{name} must be at least 1, got {number}")
+    check_counts(limit=limit, replicates=replicates)
     wanted_metrics, metric_refs = resolve_metrics(bench, metrics)
     drawer = resolve_generator(bench, generator, generator_params or {}, options or RunOptions())
     twin_guidance = bench.guidance

@@ -15,6 +15,14 @@ from negbench.metrics.damage import Lpips, NoOp, Psnr, Ssim
 from negbench.metrics.inception import InceptionScore, probabilities
 from negbench.types import Case
 
+
+@pytest.fixture(autouse=True)
+def _own_networks():
+    """No test leaves behind a network that it read from a folder of its own."""
+    yield
+    networks.get.cache_clear()
+
+
 SPEC = "inception:miniature"
 
 

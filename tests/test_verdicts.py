@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import typer
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -110,6 +110,8 @@ def test_ratio_interval_inverts_the_score_test(counts):
     base_share=st.floats(0, 1),
 )
 @settings(max_examples=200, deadline=None)
+@example(n=8, base_n=59538, share=1.0, base_share=0.99999)
+@example(n=10**9, base_n=10**9, share=1.0, base_share=1.0)
 def test_ratio_interval_is_finite_and_holds_the_ratio(n, base_n, share, base_share):
     hits, base_hits = round(share * n), max(1, round(base_share * base_n))
     low, high = share_ratio_interval(hits, n, base_hits, base_n)

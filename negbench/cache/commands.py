@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from negbench.options import (
+    AsJson,
+    CacheFolder,
+    emit,
+)
 
 cache_app = typer.Typer(
     no_args_is_help=True,
@@ -15,21 +19,12 @@ cache_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-CacheFolder = Annotated[
-    Path | None, typer.Option("--cache", help="Folder of the cache; default: user cache.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-
 
 def _cache(folder: Path | None) -> Path:
     from negbench.cache.contents import open_cache
     from negbench.store import default_cache
 
     return open_cache(folder or default_cache())
-
-
-def _emit(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 @cache_app.command("check")
@@ -41,7 +36,7 @@ def check(cache: CacheFolder = None, as_json: AsJson = False) -> None:
     kinds = sizes(folder)
     total = sum(kind.bytes for kind in kinds)
     if as_json:
-        _emit({"cache": str(folder), "bytes": total, "parts": [vars(kind) for kind in kinds]})
+        emit({"cache": str(folder), "bytes": total, "parts": [vars(kind) for kind in kinds]})
         return
     typer.echo(f"{folder}: {total / 1e6:,.1f} MB")
     for kind in kinds:
@@ -69,7 +64,7 @@ def verify(
         drop_damage(folder, found)
     if as_json:
         rows = [{"path": str(d.path), "line": d.line, "what": d.what} for d in found]
-        _emit({"cache": str(folder), "damaged": rows, "dropped": drop})
+        emit({"cache": str(folder), "damaged": rows, "dropped": drop})
     else:
         for item in found:
             place = f"{item.path}:{item.line}" if item.line else str(item.path)
@@ -105,7 +100,7 @@ def gc(
         drop_garbage(found)
     if as_json:
         facts = {"cache": str(folder), "pictures": found.images, "bytes": found.bytes}
-        _emit({**facts, "files": len(found.files), "kept": found.kept, "removed": not dry_run})
+        emit({**facts, "files": len(found.files), "kept": found.kept, "removed": not dry_run})
         return
     verb = "would go" if dry_run else "removed"
     typer.echo(

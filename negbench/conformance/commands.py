@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated
 
 import typer
+
+from negbench.options import (
+    AsJson,
+    emit,
+)
 
 
 def check_plugin(
@@ -20,7 +23,7 @@ def check_plugin(
         list[str] | None,
         typer.Option("-p", "--param", metavar="KEY=VALUE", help="Parameter of the part."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Try what a plug-in promises, and say in words what does not hold.
 
@@ -46,7 +49,6 @@ def check_plugin(
         typer.echo(f"  {held} of {len(outcomes)} checks hold")
     passed = all(row["passed"] for row in rows)
     if as_json:
-        text = json.dumps({"passed": passed, "parts": rows}, indent=2, ensure_ascii=False)
-        sys.stdout.write(text + "\n")
+        emit({"passed": passed, "parts": rows})
     if not passed:
         raise typer.Exit(1)

@@ -12,6 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from negbench.errors import ConfigError, RecordError
+from negbench.options import (
+    AsJson,
+    emit,
+)
 
 db_app = typer.Typer(
     name="db",
@@ -21,7 +25,6 @@ db_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Map = Annotated[
     list[str] | None,
     typer.Option("--map", metavar="FIELD=COLUMN", help="Column (or dotted path) of a field."),
@@ -39,10 +42,6 @@ Pages = Annotated[
 License = Annotated[
     str | None, typer.Option("--license", help="Licence of records that state none.")
 ]
-
-
-def _emit(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _line(value: Any) -> None:
@@ -127,7 +126,7 @@ def build_db(
     with _bar() as told:
         built = build(settings, workers=workers, progress=told)
     if as_json:
-        _emit(built.manifest)
+        emit(built.manifest)
     else:
         from negbench.database.show import show_text
 
@@ -166,7 +165,7 @@ def read_source(
     )
     items = islice(open_source(source, options).read(), limit)
     if as_json:
-        _emit([item.as_json() for item in items])
+        emit([item.as_json() for item in items])
         return
     records = skipped = 0
     for item in items:
@@ -189,7 +188,7 @@ def check(
 
     problems = check_db(folder)
     if as_json:
-        _emit({"folder": str(folder), "problems": problems})
+        emit({"folder": str(folder), "problems": problems})
         if problems:
             raise typer.Exit(2)
         return
@@ -210,7 +209,7 @@ def show(
 
     manifest = read_manifest(folder)
     if as_json:
-        _emit({"manifest": manifest, "stats": read_stats(folder, manifest)})
+        emit({"manifest": manifest, "stats": read_stats(folder, manifest)})
     else:
         sys.stdout.write(show_text(folder, manifest))
 
@@ -231,6 +230,6 @@ def push(
         raise ConfigError(f"{folder} is not a folder")
     url = push_db(folder, repo=repo, private=private)
     if as_json:
-        _emit({"url": url})
+        emit({"url": url})
     else:
         sys.stdout.write(f"{url}\n")

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from negbench.options import (
+    AsJson,
+    BatchSize,
+    CacheFolder,
+    Device,
+    Generator,
+    GeneratorParams,
+    JudgeParams,
+    Limit,
+    Plugins,
+    Replicates,
+    Scale,
+    emit,
+    load_plugins,
+)
 from negbench.progress import progress_bar
 
 
 def discover(
     prompts: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or text file of prompts.")],
     judge: Annotated[str, typer.Option(help="Who looks (`negbench list judges`).")] = "miniature",
-    judge_param: Annotated[
-        list[str] | None,
-        typer.Option("--judge-param", metavar="KEY=VALUE", help="Parameter of the judge."),
-    ] = None,
+    judge_param: JudgeParams = None,
     benchmark: Annotated[
         str, typer.Option("-b", "--benchmark", help="Removal benchmark that the cases are for.")
     ] = "miniature-removal",
@@ -30,32 +41,19 @@ def discover(
     at_least: Annotated[
         int, typer.Option(min=1, help="Twins of a prompt that have to show a concept.")
     ] = 1,
-    generator: Annotated[
-        str | None,
-        typer.Option(help="miniature, org/repo[@revision], a folder, or a .safetensors file."),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("-o", "--option", metavar="KEY=VALUE", help="Of the generator: steps, ..."),
-    ] = None,
-    scale: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many prompts.")
-    ] = None,
-    replicates: Annotated[int | None, typer.Option(min=1, help="Noises a prompt.")] = None,
+    generator: Generator = None,
+    option: GeneratorParams = None,
+    scale: Scale = None,
+    limit: Limit = None,
+    replicates: Replicates = None,
     out: Annotated[
         Path, typer.Option(metavar="CASES.csv", help="Where to write the cases.")
     ] = Path("cases.csv"),
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of images and scores; default: user cache.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(help="Images drawn together.")] = None,
-    plugin: Annotated[
-        list[Path] | None,
-        typer.Option("--plugin", metavar="FILE.py", help="Python file that registers a part."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    cache: CacheFolder = None,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write removal cases from what a judge sees in twins that their prompts do not name."""
     from negbench.discover import discover as find
@@ -65,10 +63,8 @@ def discover(
     from negbench.judges import build_judge
     from negbench.params import parse_pairs
     from negbench.protocols.concept_lists import load_concepts
-    from negbench.registry import load_plugin_file
 
-    for file in plugin or []:
-        load_plugin_file(file)
+    load_plugins(plugin)
     listed = None if concepts is None else sorted(load_concepts(concepts).concepts)
     result = find(
         prompts,
@@ -98,7 +94,7 @@ def discover(
             "unscored": dict(result.unscored),
             "next": again,
         }
-        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        emit(summary)
         return
     typer.echo(
         f"{result.n_prompts} prompts, {result.n_twins} twins, judge {result.judge}: {count} cases, "

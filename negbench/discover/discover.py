@@ -19,6 +19,7 @@ from negbench.drawing import Drawing
 from negbench.errors import ConfigError, DataError, one_line
 from negbench.files import make_folder, write_atomic
 from negbench.generators.base import RunOptions
+from negbench.params import check_counts
 from negbench.plan import Job, Resolved, resolve_generator
 from negbench.progress import Progress, silent
 from negbench.protocols import load_benchmark
@@ -113,6 +114,7 @@ def discover(
         ConfigError: this judge has no list of concepts, or the benchmark is none of removal.
         NegbenchError: a file or weights are missing, or drawing failed; what was drawn is kept.
     """
+    check_counts(limit=limit, replicates=replicates, at_least=at_least)
     bench = load_benchmark(benchmark)
     if bench.removal is None:
         raise ConfigError(f"benchmark {bench.name} asks no question of removal; take another -b")

@@ -14,7 +14,7 @@ from negbench.generators.diffusers import DiffusersGenerator, Mode
 from negbench.generators.families import Pipeline, inspect
 from negbench.generators.schedule import Schedule
 from negbench.generators.weights import locate
-from negbench.params import build_config
+from negbench.params import build_config, check_counts
 
 MINIATURE = "miniature"
 MINIATURE_DEFAULTS: Mapping[str, Any] = {"steps": 25, "scale": 4.0, "dtype": "float32"}
@@ -42,8 +42,7 @@ def resolve(
     """
     params = dict(params or {})
     options = options or RunOptions()
-    if options.batch_size is not None and options.batch_size < 1:
-        raise ConfigError(f"batch size must be at least 1, got {options.batch_size}")
+    check_counts(batch_size=options.batch_size)
     if spec == MINIATURE:
         from negbench.miniature import pipeline_dir
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from negbench.errors import ConfigError
+from negbench.options import (
+    AsJson,
+    CacheFolder,
+    Device,
+    Plugins,
+    emit,
+    load_plugins,
+)
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")]
-Cache = Annotated[
-    Path | None, typer.Option(help="Folder of the runs' images; default: user cache.")
-]
 Concept = Annotated[
     str | None,
     typer.Option(help="What to look for, in place of the cases' own concepts."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-
-
-def _emit(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    sys.stdout.flush()
 
 
 def _named(given: list[str], params: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -80,7 +77,7 @@ def label(
         int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: any free one.")
     ] = 0,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    cache: Cache = None,
+    cache: CacheFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Label a run's pictures on a page of this machine, blind to where each comes from."""
@@ -98,7 +95,7 @@ def label(
     server = LabelServer(sitting, store, port=port)
     about = {"url": server.url, "labels": str(out), "pictures": len(tasks)}
     if as_json:
-        _emit({**about, "labelled": len(sitting.answers)})
+        emit({**about, "labelled": len(sitting.answers)})
     else:
         typer.echo(server.url)
         typer.echo(
@@ -144,12 +141,9 @@ def calibrate_judge(
         ),
     ] = None,
     concept: Concept = None,
-    cache: Cache = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    plugin: Annotated[
-        list[Path] | None,
-        typer.Option("--plugin", metavar="FILE.py", help="Python file that registers a judge."),
-    ] = None,
+    cache: CacheFolder = None,
+    device: Device = "auto",
+    plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Hold judges against people's labels, and correct removal rates for their errors."""
@@ -160,11 +154,9 @@ def calibrate_judge(
     from negbench.judges.units import load_runs, places_of, units_of
     from negbench.params import parse_pairs
     from negbench.progress import progress_bar
-    from negbench.registry import load_plugin_file
     from negbench.store import default_cache
 
-    for file in plugin or []:
-        load_plugin_file(file)
+    load_plugins(plugin)
     judges = {
         name: build_judge(kind, params)
         for name, kind, params in _named(judge or ["miniature"], parse_pairs(param or []))
@@ -179,6 +171,6 @@ def calibrate_judge(
         progress=progress_bar,
     )
     if as_json:
-        _emit(found.model_dump(mode="json"))
+        emit(found.model_dump(mode="json"))
     else:
         typer.echo(as_text(found))

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from negbench.options import (
+    AsJson,
+    CacheFolder,
+    Database,
+    Device,
+    GeneratorParams,
+    Plugins,
+    RunsFolder,
+    emit,
+    load_plugins,
+)
 
 leaderboard_app = typer.Typer(
     no_args_is_help=True,
@@ -17,22 +28,6 @@ leaderboard_app = typer.Typer(
 
 Board = Annotated[Path, typer.Option("--board", metavar="DIR", help="Folder of the leaderboard.")]
 HERE = Path("leaderboard")
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", metavar="FILE.py", help="Python file that registers a part."),
-]
-
-
-def _emit(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _load_plugins(files: list[Path] | None) -> None:
-    from negbench.registry import load_plugin_file
-
-    for file in files or []:
-        load_plugin_file(file)
 
 
 @leaderboard_app.command()
@@ -70,7 +65,7 @@ def add(
     from negbench.leaderboard.entry import Declared
     from negbench.record import find_runs
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     try:
         declared = Declared(paper=paper, code=code, report=report, overlap=overlap, contact=contact)
     except ValidationError as error:
@@ -85,7 +80,7 @@ def add(
         if not as_json:
             typer.echo(f"{'added' if added.new else 'already there'}  {added.path}")
     if as_json:
-        _emit(rows)
+        emit(rows)
 
 
 @leaderboard_app.command()
@@ -108,7 +103,7 @@ def build(board: Board = HERE, as_json: AsJson = False) -> None:
 
     changed = write(read_board(board))
     if as_json:
-        _emit({"board": str(board), "changed": changed})
+        emit({"board": str(board), "changed": changed})
         return
     for name in changed:
         typer.echo(f"wrote  {board / name}")
@@ -132,10 +127,10 @@ def check(
     """Check the folder: paths, digests, lock, and every number from its values. Exit code 1."""
     from negbench.leaderboard.checks import check as check_board
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     found = check_board(board, against=against, built=built)
     if as_json:
-        _emit(
+        emit(
             {
                 "board": str(board),
                 "entries": len(found.entries),
@@ -170,16 +165,13 @@ def verify(
     generator: Annotated[
         str | None, typer.Option(help="What draws, where it is not the benchmark's own.")
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("-o", "--option", metavar="KEY=VALUE", help="Of the generator."),
-    ] = None,
+    option: GeneratorParams = None,
     param: Annotated[
         list[str] | None,
         typer.Option("-p", "--param", metavar="KEY=VALUE", help="Of the method, such as a path."),
     ] = None,
-    db: Annotated[str | None, typer.Option(help="Data set in place of the benchmark's.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    db: Database = None,
+    device: Device = "auto",
     board: Board = HERE,
     plugin: Plugins = None,
     as_json: AsJson = False,
@@ -191,7 +183,7 @@ def verify(
     from negbench.params import parse_pairs
     from negbench.progress import progress_bar
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     exact = {"auto": None, "bytes": True, "scores": False}
     if by not in exact:
         raise ConfigError(f"--by {by!r}: write bytes, scores or auto")
@@ -210,7 +202,7 @@ def verify(
         progress=progress_bar,
     )
     if as_json:
-        _emit(found.as_dict())
+        emit(found.as_dict())
     else:
         typer.echo(found.as_text())
     if not found.accepted:
@@ -229,11 +221,9 @@ def fill(
     rule: Annotated[list[str] | None, typer.Option("--guidance", help="These rules only.")] = None,
     no_rules: Annotated[bool, typer.Option("--no-rules", help="Methods under plain CFG.")] = False,
     no_methods: Annotated[bool, typer.Option("--no-methods", help="Rules only.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of images and scores; default: user cache.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    out: RunsFolder = Path("runs"),
+    cache: CacheFolder = None,
+    device: Device = "auto",
     board: Board = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -255,7 +245,7 @@ def fill(
         say=lambda line: typer.echo(line, err=True),
     )
     if as_json:
-        _emit(
+        emit(
             {
                 "entries": [str(item.path) for item in found.added],
                 "new": [str(item.path) for item in found.added if item.new],
@@ -286,7 +276,7 @@ def publish(
 
     found = send(read_board(board), to, private=private, progress=progress_bar)
     if as_json:
-        _emit(vars(found))
+        emit(vars(found))
         return
     typer.echo(
         f"{found.address}  {len(found.sent)} files sent, {found.kept} were there, "

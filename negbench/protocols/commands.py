@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from negbench.options import (
+    AsJson,
+    emit,
+)
 
 
 def score_verdicts(
@@ -32,7 +36,7 @@ def score_verdicts(
             help="Score these concepts only: coco, coco-underscored, or a file with one a line.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Score recorded judgements of removal: rsr, rrsr and cr with 95 % intervals."""
     from negbench.protocols.concept_lists import load_concepts
@@ -47,6 +51,6 @@ def score_verdicts(
         concepts=chosen,
     )
     if as_json:
-        typer.echo(json.dumps(scores.model_dump(mode="json"), indent=2, allow_nan=False))
+        emit(scores.model_dump(mode="json"))
     else:
         typer.echo(as_text(scores))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from negbench.options import (
+    AsJson,
+    CacheFolder,
+    Device,
+    GeneratorParams,
+    Judge,
+    JudgeParams,
+    Scale,
+    command_line,
+    emit,
+)
 from negbench.progress import progress_bar
 
 EXIT = {"removed": 0, "not there": 0, "not removed": 1, "no verdict": 2}
@@ -22,29 +31,16 @@ def remove(
         str,
         typer.Option(help="miniature, org/repo[@revision], a folder, or a .safetensors file."),
     ] = "miniature",
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-o", "--option", metavar="KEY=VALUE", help="Of the generator: steps, scheduler, ..."
-        ),
-    ] = None,
+    option: GeneratorParams = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    scale: Annotated[float | None, typer.Option(help="Guidance scale; default: its own.")] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(help="Who says whether the concept is visible. [miniature]"),
-    ] = None,
-    judge_param: Annotated[
-        list[str] | None,
-        typer.Option("--judge-param", metavar="KEY=VALUE", help="Parameter of the judge."),
-    ] = None,
+    scale: Scale = None,
+    judge: Judge = None,
+    judge_param: JudgeParams = None,
     budget: Annotated[int, typer.Option(help="Most pictures to draw, the twin included.")] = 60,
     out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("removed"),
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of images; default: user cache.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    cache: CacheFolder = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Remove what a prompt implies with the smallest window of a negative prompt.
 
@@ -92,12 +88,11 @@ def remove(
             "judge": named.ref().model_dump(mode="json"),
             "scale": drawer.default_guidance().scale if scale is None else scale,
         },
-        command="negbench " + " ".join(sys.argv[1:]),
+        command=command_line(),
     )
     folder = folder_of(out, found, identity=identity)
     if as_json:
-        shown = {**result, "folder": str(folder)}
-        sys.stdout.write(json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        emit({**result, "folder": str(folder)})
     else:
         from negbench.remove.report import as_text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,11 @@ from typing import Annotated
 import typer
 
 from negbench.errors import ConfigError
+from negbench.options import (
+    AsJson,
+    CacheFolder,
+    emit,
+)
 
 
 def report(
@@ -19,9 +23,7 @@ def report(
     ],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of images; default: user cache.")
-    ] = None,
+    cache: CacheFolder = None,
     limit_gallery: Annotated[
         int, typer.Option(metavar="N", help="Samples in the gallery at most; 0 for all.")
     ] = 2000,
@@ -31,7 +33,7 @@ def report(
     full_size: Annotated[
         bool, typer.Option("--full-size", help="Pictures as large as they were drawn.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write one HTML file that shows runs: numbers, plots and every picture beside its twin."""
     from negbench.progress import progress_bar
@@ -67,7 +69,7 @@ def report(
             "pictures": made.n_pictures,
             "notes": made.notes,
         }
-        sys.stdout.write(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        emit(facts)
         return
     for note in made.notes:
         sys.stderr.write(f"note: {note}\n")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from negbench.options import (
+    AsCsv,
+    AsJson,
+    CacheFolder,
+    Device,
+    Limit,
+    RunsFolder,
+    command_line,
+    emit,
+    one_form,
+)
 from negbench.progress import progress_bar
 
 
@@ -57,25 +66,21 @@ def score(
     label: Annotated[
         str | None, typer.Option(help="What to call the result; default: the folder's name.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many pictures.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of images and scores; default: user cache.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
+    limit: Limit = None,
+    out: RunsFolder = Path("runs"),
+    cache: CacheFolder = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Score pictures that you have already, each beside its twin where there is one."""
-    from negbench.errors import ConfigError
     from negbench.generators.base import RunOptions
     from negbench.params import parse_pairs
     from negbench.score.score import score_pictures
     from negbench.score.text import as_text, parse_mapping
     from negbench.tables import as_csv_table
 
-    if as_json and as_csv:
-        raise ConfigError("--json and --csv exclude one another; give one of them")
+    one_form(as_json=as_json, as_csv=as_csv)
     outcome = score_pictures(
         place,
         metrics_of=metrics_of,
@@ -90,10 +95,10 @@ def score(
         cache=cache,
         options=RunOptions(device=device),
         progress=progress_bar,
-        command="negbench " + " ".join(sys.argv[1:]),
+        command=command_line(),
     )
     if as_json:
-        typer.echo(json.dumps(outcome.as_json(), indent=2, ensure_ascii=False, allow_nan=False))
+        emit(outcome.as_json())
     elif as_csv:
         typer.echo(as_csv_table(outcome.records), nl=False)
     else:
@@ -103,15 +108,13 @@ def score(
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     out: Annotated[Path, typer.Option(help="Where to write the pictures.")],
-    limit: Annotated[int | None, typer.Option(help="Only the first so many samples.")] = None,
+    limit: Limit = None,
     sheet: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also draw pairs as one PNG, WebP or JPEG, twin first."),
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of the run's images; default: user cache.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    cache: CacheFolder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a run's pictures as PNG files with metadata that other tools read, and a table."""
     from negbench.score.export import export_run
@@ -126,6 +129,6 @@ def export(
         written.append(sheet)
         said += f"; pairs in {sheet}"
     if as_json:
-        typer.echo(json.dumps([str(path) for path in written], indent=2, ensure_ascii=False))
+        emit([str(path) for path in written])
     else:
         typer.echo(said)

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from negbench.errors import ConfigError, MissingError
+from negbench.errors import MissingError
 from negbench.files import make_folder, write_atomic
+from negbench.params import check_counts
 from negbench.plan import MINIATURE
 from negbench.progress import Progress, silent
 from negbench.protocols.cases import order_key
@@ -56,8 +57,7 @@ def export_run(
         RecordError: no run is there.
         StorageError: the folder cannot be written.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit must be at least 1, got {limit}")
+    check_counts(limit=limit)
     record = load_record(run)
     samples = in_order(record)[:limit]
     if not samples:

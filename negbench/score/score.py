@@ -18,6 +18,7 @@ from negbench.errors import ConfigError, DataError
 from negbench.evaluate import evaluate
 from negbench.files import write_atomic
 from negbench.generators.base import RunOptions
+from negbench.params import check_counts
 from negbench.plan import Job, Resolved
 from negbench.progress import Progress, silent
 from negbench.protocols.cases import dataset_digest
@@ -186,8 +187,7 @@ def _gather(
     place: Path, mapping: Mapping[str, str], *, limit: int | None, progress: Progress
 ) -> tuple[list[Picture], list[Unscored]]:
     """Decode everything once: what is broken is told before anything is scored."""
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit must be at least 1, got {limit}")
+    check_counts(limit=limit)
     known, unscored, seen = [], [], set()
     for item in read_pictures(place, mapping=mapping):
         if isinstance(item, Unscored):

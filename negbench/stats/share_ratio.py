@@ -60,11 +60,12 @@ def _step(excess: Callable[[float], float], start: float, direction: int) -> flo
 
 def _score(ratio: float, hits: int, n: int, base_hits: int, base_n: int) -> float:
     """Koopman's chi-square statistic of the hypothesis that the two shares have this ratio."""
-    b = ratio * (n + base_hits) + hits + base_n
-    c = ratio * (n + base_n) * (hits + base_hits)
-    # the smaller root of (n + base_n) p^2 - b p + ratio (hits + base_hits), without cancellation
-    p = 2.0 * ratio * (hits + base_hits) / (b + math.sqrt(max(b * b - 4.0 * c, 0.0)))
-    base = p / ratio
+    u, v = ratio * (n + base_hits), float(hits + base_n)
+    # the smaller root of (n + base_n) p^2 - (u + v) p + ratio (hits + base_hits); neither the
+    # root nor the discriminant is taken as a difference of large numbers
+    root = math.sqrt((u - v) ** 2 + 4.0 * ratio * (n - hits) * (base_n - base_hits))
+    p = min(1.0, 2.0 * ratio * (hits + base_hits) / (u + v + root))
+    base = min(1.0, p / ratio)
     return _chi(hits, n, p) + _chi(base_hits, base_n, base)
 
 

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from negbench.options import (
+    AsCsv,
+    AsJson,
+    BatchSize,
+    Benchmark,
+    CacheFolder,
+    Cases,
+    Device,
+    DryRun,
+    Generator,
+    GeneratorParams,
+    Guidance,
+    GuidanceParams,
+    Limit,
+    MethodParams,
+    Plugins,
+    Replicates,
+    RunsFolder,
+    Scale,
+    command_line,
+    emit,
+    load_plugins,
+    one_form,
+    show_forecast,
+)
 from negbench.progress import progress_bar
 
 
@@ -20,68 +43,39 @@ def sweep(
             help="What to sweep: a parameter of the rule, scale, or p.KEY of the method.",
         ),
     ],
-    benchmark: Annotated[
-        str, typer.Option("-b", "--benchmark", help="Removal benchmark or .toml file.")
-    ] = "miniature-removal",
+    benchmark: Benchmark = "miniature-removal",
     method: Annotated[str, typer.Option("-m", "--method", help="One method.")] = "concept",
-    param: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--param", metavar="KEY=VALUE", help="Parameter of the method."),
-    ] = None,
-    guidance: Annotated[
-        str | None, typer.Option(help="Rule that carries the negatives; default: plain CFG.")
-    ] = None,
-    guidance_param: Annotated[
-        list[str] | None,
-        typer.Option("-g", "--guidance-param", metavar="KEY=VALUE", help="Parameter of the rule."),
-    ] = None,
+    param: MethodParams = None,
+    guidance: Guidance = None,
+    guidance_param: GuidanceParams = None,
     at_damage: Annotated[
         float | None,
         typer.Option(help="Damage at which to compare; default: that of plain CFG."),
     ] = None,
-    generator: Annotated[
-        str | None,
-        typer.Option(help="miniature, org/repo[@revision], a folder, or a .safetensors file."),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("-o", "--option", metavar="KEY=VALUE", help="Of the generator: steps, ..."),
-    ] = None,
-    scale: Annotated[float | None, typer.Option(help="Guidance scale, twins included.")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="CSV of your own cases: prompt, concept, category.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many cases.")] = None,
-    replicates: Annotated[int | None, typer.Option(help="Noises a case.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of images and scores; default: user cache.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(help="Images drawn together.")] = None,
-    plugin: Annotated[
-        list[Path] | None,
-        typer.Option("--plugin", metavar="FILE.py", help="Python file that registers a part."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan, draw nothing.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the curve as CSV.")] = False,
+    generator: Generator = None,
+    option: GeneratorParams = None,
+    scale: Scale = None,
+    prompts: Cases = None,
+    limit: Limit = None,
+    replicates: Replicates = None,
+    out: RunsFolder = Path("runs"),
+    cache: CacheFolder = None,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    plugin: Plugins = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Sweep a rule's strength: removal against damage, and removal at matched damage."""
-    from negbench.errors import ConfigError
     from negbench.generators.base import RunOptions
     from negbench.params import parse_pairs
-    from negbench.registry import load_plugin_file
     from negbench.sweep.sweep import plan_sweep, run_sweep
     from negbench.sweep.table import as_csv as csv_of
     from negbench.sweep.table import as_text
 
-    if as_json and as_csv:
-        raise ConfigError("--json and --csv exclude one another; give one of them")
-    for file in plugin or []:
-        load_plugin_file(file)
+    one_form(as_json=as_json, as_csv=as_csv)
+    load_plugins(plugin)
     planned = plan_sweep(
         over=over,
         method=method,
@@ -101,16 +95,11 @@ def sweep(
         options=RunOptions(device=device, batch_size=batch_size),
     )
     if dry_run:
-        from negbench.forecast import forecast
-
-        outlook = forecast(planned.resolved)
-        text = json.dumps(outlook.model_dump(mode="json"), indent=2) if as_json else None
-        typer.echo(text or outlook.as_text())
+        show_forecast(planned.resolved, as_json=as_json)
         return
-    command = "negbench " + " ".join(sys.argv[1:])
-    found = run_sweep(planned, progress=progress_bar, command=command)
+    found = run_sweep(planned, progress=progress_bar, command=command_line())
     if as_json:
-        typer.echo(json.dumps(found.model_dump(mode="json"), indent=2, allow_nan=False))
+        emit(found.model_dump(mode="json"))
     elif as_csv:
         typer.echo(csv_of(found), nl=False)
     else:

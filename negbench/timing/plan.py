@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from negbench.errors import ConfigError, UnknownNameError, did_you_mean
 from negbench.generators.base import RunOptions
+from negbench.params import check_counts
 from negbench.protocols import Benchmark, load_benchmark
 from negbench.protocols.case_sets import check_concepts, load_case_set, tagged
 from negbench.protocols.cases import dataset_digest, load_cases
@@ -263,9 +264,7 @@ def make_timing_plan(
         )
     if prompts is not None:
         bench = bench.model_copy(update={"name": f"{bench.name}+prompts"})
-    for name, number in (("cases", cases), ("replicates", replicates)):
-        if number is not None and number < 1:
-            raise ConfigError(f"--{name} must be at least 1, got {number}")
+    check_counts(cases=cases, replicates=replicates)
     for name in parts or ():
         if name not in PARTS:
             raise UnknownNameError(f"unknown part {name!r}; {did_you_mean(name, PARTS)}")

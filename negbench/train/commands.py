@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from negbench.errors import ConfigError, UnknownNameError, did_you_mean, one_line
+from negbench.options import (
+    AsJson,
+    emit,
+)
+from negbench.progress import progress_bar
 
 STAGES = ("sft", "rl")
 SFT_ONLY = (
@@ -23,16 +24,6 @@ RL_ONLY = (
     "max_tags", "calibration", "fidelity_quantile", "held_out", "sheet_every", "benchmark",
     "generator", "scale", "reward", "option", "metric_param",
 )  # fmt: skip
-
-
-@contextmanager
-def _bar(label: str, total: int) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    with tqdm(
-        total=total, desc=label, unit="", file=sys.stderr, dynamic_ncols=True, disable=None
-    ) as bar:
-        yield bar
 
 
 def train_negopt(
@@ -140,7 +131,7 @@ def train_negopt(
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log there too.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Teach a seq2seq model to write negative prompts; the same command goes on after a stop."""
     given = {name: value for name, value in locals().items() if value is not None}
@@ -160,7 +151,7 @@ def train_negopt(
         values = {**values, **{k: v for k, v in given.items() if k in SftSettings.model_fields}}
         figures = train_sft(
             _settings(SftSettings, values), out=folder, device=device, restart=restart,
-            tensorboard=tensorboard, save_every=save_every or 100, progress=_bar,
+            tensorboard=tensorboard, save_every=save_every or 100, progress=progress_bar,
         )  # fmt: skip
     else:
         from negbench.params import parse_pairs
@@ -178,11 +169,11 @@ def train_negopt(
         figures = train_rl(
             _settings(RlSettings, values), out=folder, device=device, restart=restart,
             tensorboard=tensorboard, save_every=save_every or 5, cache=cache,
-            draw_batch=draw_batch, progress=_bar,
+            draw_batch=draw_batch, progress=progress_bar,
         )  # fmt: skip
     if as_json:
         result = {"checkpoint": str(folder / "checkpoint"), **figures}
-        sys.stdout.write(json.dumps(result, indent=2, sort_keys=True) + "\n")
+        emit(result)
         return
     for key, value in figures.items():
         typer.echo(f"{key}  {value:.4f}" if isinstance(value, float) else f"{key}  {value}")
@@ -214,7 +205,7 @@ def suggest(
         str, typer.Option(help="Model folder, org/name[@revision], or miniature.")
     ] = "miniature",
     seed: Annotated[int, typer.Option(help="Of all but the first negative.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write negative prompts to paste: for one prompt a line each, for several after the prompt."""
     from negbench.train.suggest import read_prompts
@@ -224,7 +215,7 @@ def suggest(
     answers = write(prompts, n=n, checkpoint=checkpoint, seed=seed)
     if as_json:
         rows = [{"prompt": p, "negatives": a} for p, a in zip(prompts, answers, strict=True)]
-        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        emit(rows)
         return
     for one, negatives in zip(prompts, answers, strict=True):
         for negative in negatives or [""]:
@@ -235,10 +226,13 @@ def push(
     checkpoint: Annotated[str, typer.Argument(help="Folder that `train negopt` wrote.")],
     to: Annotated[str, typer.Option("--to", metavar="hf:ORG/NAME", help="Where to.")],
     private: Annotated[bool, typer.Option("--private", help="Create it as private.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Publish a trained checkpoint with its card on the Hugging Face hub."""
     from negbench.train.push import push_checkpoint
 
     address = push_checkpoint(checkpoint, to=to, private=private)
-    typer.echo(json.dumps({"commit": address}) if as_json else address)
+    if as_json:
+        emit({"commit": address})
+    else:
+        typer.echo(address)

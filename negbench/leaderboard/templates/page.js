@@ -9,7 +9,8 @@
     const rows = [...body.rows];
     const heads = [...table.tHead.rows[0].cells];
     const search = group.querySelector("input[type=search]");
-    const rule = group.querySelector("select");
+    const rule = group.querySelector("select.rule");
+    const order = group.querySelector("select.sort");
     const count = group.querySelector(".count");
     for (const tool of group.querySelectorAll("[data-needs-script]")) tool.hidden = false;
 
@@ -30,15 +31,17 @@
         else head.removeAttribute("aria-sort");
       });
     };
+    const best = (at) => heads[at].dataset.better !== "high";
     heads.forEach((head, at) => {
       const button = head.querySelector("button");
       if (!button) return;
       button.addEventListener("click", () => {
         const now = head.getAttribute("aria-sort");
-        const first = head.dataset.better !== "high";
-        sort(at, now === null ? first : now !== "ascending");
+        sort(at, now === null ? best(at) : now !== "ascending");
+        order.value = String(at);
       });
     });
+    order.addEventListener("change", () => sort(Number(order.value), best(Number(order.value))));
 
     const filter = () => {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
