@@ -13,11 +13,11 @@ test *args:
 
 # tests that take long
 test-slow *args:
-    uv run pytest -m slow {{args}}
+    uv run pytest -n 0 -m slow {{args}}
 
 # tests that need a CUDA device
 test-gpu *args:
-    uv run pytest -m gpu {{args}}
+    uv run pytest -n 0 -m gpu {{args}}
 
 # format and lint in place
 fmt:

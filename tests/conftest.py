@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # read once, when torch is imported: workers that spin on each other's cores take far longer
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from browser import chromium, visit  # noqa: F401

@@ -142,7 +142,7 @@ def test_choices_that_do_not_fit(folder):
     refused(folder, ConfigError, "LCMScheduler", "distilled", scheduler="LCMScheduler")
     refused(folder, UnknownNameError, "'step'", "did you mean steps", step=3)
     refused(folder, ConfigError, "one .safetensors file", config="x/y")
-    with pytest.raises(ConfigError, match="batch size"):
+    with pytest.raises(ConfigError, match="--batch-size"):
         resolve(str(folder), options=RunOptions(batch_size=0))
 
 
