@@ -84,7 +84,7 @@ class RlSettings(BaseModel):
 
 
 MINIATURE_RL: dict[str, Any] = {
-    "init": "miniature", "benchmark": "miniature-quality", "steps": 100, "lr": 3e-4,
+    "init": "miniature", "benchmark": "miniature-quality", "steps": 60, "lr": 3e-4,
     "max_new_tokens": 64, "weights": "float16", "eval_every": 20, "sheet_every": 20,
 }  # fmt: skip
 """Settings that suit the miniature. What pays at 12 denoising steps does not pay at 25, so that the
