@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from negbench import __version__
@@ -19,6 +21,14 @@ from negbench.store import ImageStore, StoredImage
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from negbench.generators.base import Drawn
+
+WRITERS = 4
+"""Threads that hash, encode and write pictures while the next ones are drawn."""
+
+IN_HAND = 64
+"""Drawn pictures that wait for a writer at most; then drawing waits for them."""
 
 
 def provenance() -> dict[str, Any]:
@@ -95,27 +105,36 @@ class Drawing:
             write_json(self.resolved.cache / "rates.json", rates)
 
     def _drawn(self, keys: Sequence[str]) -> Iterator[StoredImage]:
+        """Draw, and hand over each picture once it lies in the store.
+
+        Whatever ends it, the pictures that were drawn until then are written.
+        """
         generator = self.resolved.generator
         waiting = dict.fromkeys(keys)
         about = {**provenance(), "generator": generator.describe()}
+        in_hand: deque[tuple[Drawn, Future[StoredImage]]] = deque()
         try:
-            for drawn in (self._pool or generator).draw([self.requests[key] for key in keys]):
-                if drawn.key not in waiting:
-                    raise PluginError(
-                        f"generator {generator.ref().name} gave an image nobody asked for"
+            with ThreadPoolExecutor(WRITERS) as writers:
+                for drawn in (self._pool or generator).draw([self.requests[key] for key in keys]):
+                    if drawn.key not in waiting:
+                        raise PluginError(
+                            f"generator {generator.ref().name} gave an image nobody asked for"
+                        )
+                    del waiting[drawn.key]
+                    request = self.requests[drawn.key]
+                    in_hand.append(
+                        (drawn, writers.submit(self.store.put, drawn, request, provenance=about))
                     )
-                del waiting[drawn.key]
-                stored = self.store.put(drawn, self.requests[drawn.key], provenance=about)
-                self.stored[drawn.key] = stored
-                self.n_drawn += 1
-                self.n_evaluations += drawn.evaluations - drawn.shared
-                self.n_shared += drawn.shared
-                yield stored
+                    while in_hand and (in_hand[0][1].done() or len(in_hand) > IN_HAND):
+                        yield self._kept(*in_hand.popleft())
+                while in_hand:
+                    yield self._kept(*in_hand.popleft())
         except (NegbenchError, KeyboardInterrupt):
             raise
         except Exception as error:
+            written = self.n_drawn + sum(future.exception() is None for _, future in in_hand)
             raise PluginError(
-                f"generator {generator.ref().name} failed after {self.n_drawn} images: "
+                f"generator {generator.ref().name} failed after {written} images: "
                 f"{type(error).__name__}: {one_line(str(error), limit=300)} "
                 "(what was drawn is kept; the same command goes on)"
             ) from error
@@ -123,6 +142,13 @@ class Drawing:
             raise PluginError(
                 f"generator {generator.ref().name} left out {len(waiting)} of {len(keys)} images"
             )
+
+    def _kept(self, drawn: Drawn, written: Future[StoredImage]) -> StoredImage:
+        stored = self.stored[drawn.key] = written.result()
+        self.n_drawn += 1
+        self.n_evaluations += drawn.evaluations - drawn.shared
+        self.n_shared += drawn.shared
+        return stored
 
     def pixels(self, key: str) -> npt.NDArray[np.uint8]:
         """Pixels of an image; one that was altered on disk is drawn again."""
