@@ -26,9 +26,16 @@ BENCHMARKS = ("miniature-quality", "miniature-removal")
 CARRIED = {"quality": "human", "removal": "concept"}
 """Protocol -> the method that rules carry."""
 
-LEFT_OUT = {"llm": "needs a language model's weights", "search": "draws as many images as it likes"}
+LEFT_OUT = {
+    "llm": "needs a language model's weights",
+    "search": "draws as many images as it likes",
+    "embedding": "needs a file of an embedding",
+}
 PARAMS = {"static": {"list": "miniature"}}
 """Parameters without which a method would not be at home on the miniature."""
+
+RULE_PARAMS = {"window": {"start": 5, "stop": 16}}
+"""Parameters without which a rule would be plain CFG: the window of Ban et al. (2406.02965)."""
 
 DEAF = "says the same whatever the concept, so its net removal is 0 by construction"
 
@@ -127,6 +134,7 @@ def _plan(
         methods=[method],
         method_params=PARAMS.get(method, {}),
         guidance=rule,
+        guidance_params=RULE_PARAMS.get(rule or "", {}),
         out=out,
         cache=cache,
         options=options,
