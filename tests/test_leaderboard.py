@@ -118,6 +118,19 @@ def test_another_generator_is_another_group(board):
     assert sorted(len(group.rows) for group in table.groups) == [1, 3]
 
 
+def test_a_column_in_which_no_entry_has_a_value_has_no_rank(board):
+    from negbench.leaderboard.build import make_table
+
+    for path in entries(board):
+        if not path.name.startswith("none-"):
+            path.unlink()
+    table, _ = make_table(read_board(board))
+    [group] = table.groups
+    [row] = group.rows
+    assert row.cells["psnr"].value is None
+    assert row.cells["psnr"].rank is None
+
+
 # Tampering ---------------------------------------------------------------------------------------
 
 

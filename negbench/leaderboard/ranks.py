@@ -86,8 +86,10 @@ def rank(
     """
     entries = {path: pair for path, pair in entries.items() if _has_value(pair[0], name)}
     paths = sorted(entries)
+    if len(paths) < 2:
+        return None
     compare = _comparison(entries, name)
-    if compare is None or len(paths) < 2:
+    if compare is None:
         return None
     couples = [(a, b) for i, a in enumerate(paths) for b in paths[i + 1 :]]
     draws = min(MOST_DRAWS, max(DRAWS, math.ceil(20 * len(couples) / ALPHA)))
