@@ -16,6 +16,7 @@ from negbench.adaptive import AdaptiveMethod, adapt, planned
 from negbench.errors import ConfigError
 from negbench.files import read_json, write_json
 from negbench.generators.base import Generator, RunOptions
+from negbench.labels import read_labels, split_params
 from negbench.methods.base import Method
 from negbench.metrics.base import Metric
 from negbench.params import build_config, check_counts
@@ -182,8 +183,10 @@ def make_plan(
         shard=shard,
         options=options or RunOptions(),
     )
-    named = _labels(methods)
-    params = _split_params(method_params or {}, [label for label, _ in named])
+    if not methods:
+        raise ConfigError("no method given; write for example --method negopt")
+    named = read_labels(methods, kind="method")
+    params = split_params(method_params or {}, [label for label, _ in named], kind="method")
     built: list[tuple[str, str, Method]] = []
     for label, name in named:
         method = build_method(name, params[label], training)
@@ -281,39 +284,6 @@ def _refuse_ignored(drawer: Generator, requests: Requests, treatments: Sequence[
     for applied in distinct_guidance([requests.applied(item) for item in treatments]):
         assert applied.guidance is not None
         drawer.refuse_ignored(applied.guidance, applied.negatives)
-
-
-def _labels(methods: Sequence[str]) -> list[tuple[str, str]]:
-    if not methods:
-        raise ConfigError("no method given; write for example --method negopt")
-    named = []
-    for text in methods:
-        label, equals, name = text.partition("=")
-        named.append((label, name) if equals else (text, text))
-    labels = [label for label, _ in named]
-    double = next((label for label in labels if labels.count(label) > 1), None)
-    if double is not None:
-        raise ConfigError(
-            f"method {double!r} is given twice; label them apart, for example "
-            f"--method a={double} --method b={double} -p a.key=value"
-        )
-    return named
-
-
-def _split_params(params: Mapping[str, Any], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    split: dict[str, dict[str, Any]] = {label: {} for label in labels}
-    for key, value in params.items():
-        label, dot, rest = key.partition(".")
-        if dot and label in split:
-            split[label][rest] = value
-        elif len(labels) == 1:
-            split[labels[0]][key] = value
-        else:
-            raise ConfigError(
-                f"-p {key}: several methods are given, so say which: "
-                f"-p {labels[0]}.{rest or key}=..."
-            )
-    return split
 
 
 def build_method(name: str, params: Mapping[str, Any], training: Any) -> Method:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from negbench.errors import ConfigError
+from negbench.labels import read_labels, split_params
 from negbench.options import (
     AsJson,
     CacheFolder,
@@ -30,30 +30,9 @@ def _named(given: list[str], params: dict[str, Any]) -> list[tuple[str, str, dic
     Raises:
         ConfigError: two judges have one label, or a parameter belongs to none.
     """
-    named = []
-    for text in given:
-        name, equals, kind = text.partition("=")
-        named.append((name, kind if equals else name))
-    labels = [name for name, _ in named]
-    double = next((name for name in labels if labels.count(name) > 1), None)
-    if double is not None:
-        raise ConfigError(
-            f"judge {double!r} is given twice; label them apart, for example --judge a={double} "
-            f"--judge b={double} -p a.key=value"
-        )
-    split: dict[str, dict[str, Any]] = {name: {} for name in labels}
-    for key, value in params.items():
-        name, dot, rest = key.partition(".")
-        if dot and name in split:
-            split[name][rest] = value
-        elif len(labels) == 1:
-            split[labels[0]][key] = value
-        else:
-            raise ConfigError(
-                f"-p {key}: several judges are given, so say which: -p "
-                f"{labels[0]}.{rest or key}=..."
-            )
-    return [(name, kind, split[name]) for name, kind in named]
+    named = read_labels(given, kind="judge")
+    split = split_params(params, [label for label, _ in named], kind="judge")
+    return [(label, name, split[label]) for label, name in named]
 
 
 def label(

@@ -88,12 +88,7 @@ class DetectorJudge(KeptJudge):
     @cached_property
     def files(self) -> ModelFiles:
         """The model's files."""
-        model = self._config().model
-        return ModelFiles(
-            spec=model,
-            owner="judge detector",
-            command=f"negbench prefetch --judge detector -p model={model}",
-        )
+        return ModelFiles.of_judge("detector", self._config().model)
 
     def check(self) -> None:
         """Refuse if the model is not at hand, torn, or of another family."""

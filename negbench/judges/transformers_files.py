@@ -36,6 +36,15 @@ class ModelFiles:
     owner: str
     command: str
 
+    @classmethod
+    def of_judge(cls, name: str, model: str) -> ModelFiles:
+        """The files of the parameter ``model`` of a judge, by the judge's name."""
+        return cls(
+            spec=model,
+            owner=f"judge {name}",
+            command=f"negbench prefetch --judge {name} -p model={model}",
+        )
+
     @cached_property
     def folder(self) -> Path:
         """Where the files lie.

@@ -110,12 +110,7 @@ class VlmJudge(KeptJudge):
     @cached_property
     def files(self) -> ModelFiles:
         """The local model's files."""
-        model = self._config().model
-        return ModelFiles(
-            spec=model,
-            owner="judge vlm",
-            command=f"negbench prefetch --judge vlm -p model={model}",
-        )
+        return ModelFiles.of_judge("vlm", self._config().model)
 
     @cached_property
     def endpoint(self) -> Endpoint:
