@@ -7,6 +7,7 @@ PSNR. negbench embeds each picture once for all metrics of a CLIP.
     python benchmarks/scoring.py                      # the miniature, 1,000 pictures
     python benchmarks/scoring.py --random             # the same sizes with random weights
     python benchmarks/scoring.py --real --images 100  # ViT-L-14, Inception v3 (negbench prefetch)
+    python benchmarks/scoring.py --real --random --images 32   # these sizes with random weights
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -81,6 +83,52 @@ def random_weights() -> Iterator[None]:
             yield
         finally:
             miniature.weights_dir = kept
+
+
+@contextmanager
+def random_real_weights() -> Iterator[None]:
+    """ViT-L-14, a head as LAION's and Inception v3 with random weights: time needs no others."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    from negbench.metrics import weights
+    from negbench.metrics.aesthetic import LAION_V2
+    from negbench.metrics.heads import AestheticHead
+
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cfg = open_clip.get_model_config("ViT-L-14")
+        (folder / "clip").mkdir()
+        save_file(open_clip.CLIP(**cfg).state_dict(), folder / "clip/open_clip_model.safetensors")
+        (folder / "clip/open_clip_config.json").write_text(json.dumps({"model_cfg": cfg}))
+        (folder / "head").mkdir()
+        described = {**LAION_V2.model_dump(mode="json"), "clip": f"local-dir:{folder / 'clip'}"}
+        (folder / "head/config.json").write_text(json.dumps(described))
+        head = AestheticHead(
+            LAION_V2.input_dim,
+            hidden=LAION_V2.hidden,
+            dropout=LAION_V2.dropout,
+            activation=LAION_V2.activation,
+        )
+        save_file(head.state_dict(), folder / "head/model.safetensors")
+        kept, params = (weights.load_pickle, weights.find), dict(PARAMS["real"])
+        blank = folder / "inception.pt"
+        torch.save({}, blank)
+        weights.load_pickle, weights.find = lambda _: {}, lambda _: blank
+        PARAMS["real"] |= {
+            "clip_alignment": {"clip": described["clip"]},
+            "clip_to_negative": {"clip": described["clip"]},
+            "aesthetic": {"head": f"local-dir:{folder / 'head'}"},
+        }
+        try:
+            with mock.patch.object(FeatureExtractorInceptionV3, "load_state_dict"):
+                yield
+        finally:
+            weights.load_pickle, weights.find = kept
+            PARAMS["real"] = params
 
 
 def scenes(
@@ -276,7 +324,7 @@ def compare(*, n: int, size: int, kind: str, repeats: int) -> dict[str, Any]:
         cls = metrics.get(name)
         built[name] = cls(cls.Config(**PARAMS[kind].get(name, {})))
         built[name].check()
-    warm = scenes(16, size=size, seed=1)
+    warm = scenes(10, size=size, seed=1)
     ours(built, warm)
     Peers(built, warm).all()
     pictures = scenes(n, size=size)
@@ -322,7 +370,7 @@ def main() -> None:
     size = given.size or (512 if given.real else 64)
     options = {"n": given.images, "size": size, "kind": kind, "repeats": given.repeats}
     if given.random:
-        with random_weights():
+        with random_real_weights() if given.real else random_weights():
             made = compare(**options)
     else:
         made = compare(**options)
