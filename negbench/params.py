@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from negbench.errors import ConfigError, UnknownNameError, did_you_mean
+
+_JSON = re.compile(r'\[|\{\s*"')
+"""How a JSON list or object begins; a text may begin with a place such as {concept}."""
 
 
 def check_counts(**counts: int | None) -> None:
@@ -39,7 +43,7 @@ def parse_pairs(pairs: Sequence[str], *, option: str = "-p") -> dict[str, Any]:
         if key in values:
             raise ConfigError(f"{option} {key} is given twice; give it once")
         value: Any = text
-        if text[:1] in "[{":
+        if _JSON.match(text):
             try:
                 value = json.loads(text)
             except ValueError as error:

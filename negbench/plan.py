@@ -190,6 +190,8 @@ def make_plan(
     built: list[tuple[str, str, Method]] = []
     for label, name in named:
         method = build_method(name, params[label], training)
+        for embedding in method.embeddings():
+            drawer.take_embedding(embedding)
         built.append((label, name, method))
     unrelated = {case.id: placebos[case.id] for case in cases} if placebos else {}
     bench_ref = Ref(

@@ -138,10 +138,11 @@ class Requests:
 
 
 def distinct_guidance(treatments: Sequence[Treatment]) -> list[Treatment]:
-    """One treatment with a negative for each rule and list of weights among `treatments`."""
+    """One treatment with a negative for each rule and weights (and embeddings) among them."""
     found: dict[tuple[object, ...], Treatment] = {}
     for item in treatments:
         if item.negatives:
             rule = item.guidance.digest() if item.guidance is not None else ""
-            found.setdefault((rule, *(negative.weight for negative in item.negatives)), item)
+            kinds = ((negative.weight, negative.embedding) for negative in item.negatives)
+            found.setdefault((rule, *kinds), item)
     return list(found.values())

@@ -10,10 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from negbench.errors import ConfigError
 
 MAX_TEXT = 20_000
 """Longest prompt or negative prompt, in characters; longer input is refused, never cut silently."""
@@ -103,11 +115,64 @@ class Case(Spec):
     tags: tuple[str, ...] = ()
 
 
+_PLACE = re.compile(r"<embedding:[0-9a-f]{8}>")
+
+
+def embedding_place(digest: str) -> str:
+    """What stands in a text where an embedding goes: ``<embedding:3fa9c1d2>``."""
+    return f"<embedding:{digest[:8]}>"
+
+
+def holds_embedding(text: str) -> bool:
+    """Whether an embedding goes somewhere in `text`, so that not all of it can be read."""
+    return _PLACE.search(text) is not None
+
+
 class Negative(Spec):
-    """One negative prompt and its weight (1 = plain)."""
+    """One negative prompt and its weight (1 = plain).
+
+    Attributes:
+        text: the words; where an embedding is given, its `embedding_place` stands in them.
+        weight: 1 is plain.
+        embedding: digest of a learned embedding (`negbench.embedding.Embedding`), or None, which is
+            left out of the canonical bytes.
+    """
 
     text: str = Field(max_length=MAX_TEXT)
     weight: float = 1.0
+    embedding: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
+        if self.embedding is not None and embedding_place(self.embedding) not in self.text:
+            raise ValueError(
+                f"the text of a negative with an embedding holds its place, "
+                f"{embedding_place(self.embedding)}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _lean(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if values.get("embedding") is None:
+            values.pop("embedding", None)
+        return values
+
+
+def join_negatives(negatives: Sequence[Negative]) -> Negative:
+    """Plain negatives as one text joined by commas.
+
+    Raises:
+        ConfigError: two different embeddings among them.
+    """
+    embeddings = {item.embedding for item in negatives if item.embedding is not None}
+    if len(embeddings) > 1:
+        raise ConfigError(
+            f"{len(embeddings)} embeddings in one negative prompt: a text holds one; take a rule "
+            "that keeps negatives apart, for example --guidance perp_neg"
+        )
+    text = ", ".join(item.text for item in negatives)
+    return Negative(text=text, embedding=next(iter(embeddings), None))
 
 
 class Guidance(Spec):

@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from negbench.errors import ConfigError
 from negbench.types import Guidance, ImageRequest, Negative, Ref
+
+if TYPE_CHECKING:
+    from negbench.embedding import Embedding
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,17 @@ class Generator(ABC):
 
         A generator that knows its schedule asks `negbench.guidance.effect`; this one does not.
         """
+
+    def take_embedding(self, embedding: Embedding) -> None:
+        """Check and keep an embedding that negatives of later requests name.
+
+        Raises:
+            ConfigError: it does not fit, or this generator takes none.
+        """
+        raise ConfigError(
+            f"embedding {embedding.source}: generator {self.ref().name} takes no embeddings; "
+            "choose one of Stable Diffusion 1.x, 2.x or XL"
+        )
 
     @abstractmethod
     def image_size(self) -> tuple[int, int]:

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from negbench.errors import ConfigError, NegbenchError
+from negbench.embedding import Embedding
+from negbench.errors import ConfigError, MissingError, NegbenchError
 from negbench.generators.base import Drawn, Generator, RunOptions
 from negbench.generators.choices import DType, Lora, choose_device
+from negbench.generators.embeddings import check_embedding
 from negbench.generators.families import Pipeline
 from negbench.generators.schedule import HISTORY, Schedule, flow_shift
 from negbench.generators.sharing import (
     Course,
+    Embedded,
     Node,
     Root,
+    Text,
     Track,
     count_alone,
     count_together,
@@ -29,13 +33,13 @@ from negbench.generators.sharing import (
 from negbench.guidance.base import EMPTY, POSITIVE, Branch, Rule, Step, negative
 from negbench.guidance.binding import bind
 from negbench.guidance.effect import refuse_ignored, why_distilled
-from negbench.types import Guidance, ImageRequest, Negative, Ref
+from negbench.types import Guidance, ImageRequest, Negative, Ref, embedding_place
 
 if TYPE_CHECKING:
     import torch
 
     from negbench.generators.loop import Denoiser, Lane
-    from negbench.generators.network import Encoding, Network, Rows, Text
+    from negbench.generators.network import Encoding, Network, Rows
     from negbench.generators.waves import Finished
 
 __all__ = ["DiffusersGenerator", "Mode", "choose_device"]
@@ -115,6 +119,7 @@ class DiffusersGenerator(Generator):
         self._calls = self._schedule.calls()
         self._network: Network | None = None
         self._loop: Denoiser | None = None
+        self._embeddings: dict[str, Embedding] = {}
         self._rules: OrderedDict[tuple[str, tuple[Negative, ...]], _Bound] = OrderedDict()
         params = config.model_dump(mode="json")
         if config.embedded_scale is None:
@@ -140,7 +145,10 @@ class DiffusersGenerator(Generator):
             )
 
     def refuse_ignored(self, guidance: Guidance, negatives: Sequence[Negative]) -> None:
-        """Refuse a rule that never looks at the negatives, or guidance distilled into weights."""
+        """Refuse a rule that never looks at the negatives, or guidance distilled into weights.
+
+        So is an embedding that this generator was not given.
+        """
         where = f"generator {self.pipeline.source.spec}"
         embedded = why_distilled({"transformer": self.pipeline.denoiser})
         given = any(item.text.strip() and item.weight != 0 for item in negatives)
@@ -153,13 +161,20 @@ class DiffusersGenerator(Generator):
             guidance, negatives, total=self._calls, space=self._schedule.space, where=where
         )
         distilled = why_distilled({"scheduler": self.pipeline.scheduler})
-        rule, _ = bind(guidance, negatives)
+        rule, taken = bind(guidance, negatives)
+        for item in taken:
+            self._text(item)
         steered = (step for i in range(self._calls) for step in rule.needs(self._step(i)))
         if distilled is not None and not any(branch.steer is not None for branch in steered):
             raise ConfigError(
                 f"{where}: a negative prompt would have no effect: {distilled}; take a rule inside "
                 "attention, for example --guidance nag"
             )
+
+    def take_embedding(self, embedding: Embedding) -> None:
+        """Keep an embedding that fits the model's text encoders."""
+        check_embedding(embedding, self.pipeline)
+        self._embeddings[embedding.digest] = embedding
 
     def _step(self, index: int) -> Step:
         return Step(index, self._calls, 0.0, 0.0, self._schedule.space)
@@ -413,8 +428,24 @@ class DiffusersGenerator(Generator):
         empty: Text = None if self.pipeline.zeros_for_empty else ""
         texts: dict[Branch, Text] = {POSITIVE: request.treatment.prompt, EMPTY: empty}
         for number, item in enumerate(bound.negatives):
-            texts[negative(number)] = item.text
+            texts[negative(number)] = self._text(item)
         return {branch: texts[branch] for branch in bound.course.branches}
+
+    def _text(self, item: Negative) -> Text:
+        if item.embedding is None:
+            return item.text
+        known = self._embeddings.get(item.embedding)
+        if known is None:
+            raise MissingError(
+                f"generator {self.pipeline.source.spec} was not given the embedding "
+                f"{embedding_place(item.embedding)} of a negative; give it to take_embedding first"
+            )
+        if known.whole and item.text.strip() != known.place:
+            raise ConfigError(
+                f"embedding {known.source} takes the place of a whole negative prompt, and the "
+                "guidance rule joins other words to it; take one that keeps negatives apart"
+            )
+        return Embedded(item.text, item.embedding)
 
     def _bind(self, request: ImageRequest) -> _Bound:
         key = (request.guidance.canonical().decode(), request.treatment.negatives)
@@ -448,6 +479,7 @@ class DiffusersGenerator(Generator):
                 lora=[(str(item.path), item.scale) for item in self._lora],
                 embedded_scale=self.config.embedded_scale,
             )
+            self._network.embeddings = self._embeddings
             if self.options.compile:
                 self._network.compile()
             if on_gpu(device) and self.options.batch_size is None and self.mode == "canonical":

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from negbench.embedding import Embedding
 from negbench.errors import NegbenchError
 from negbench.generators.base import Drawn, Generator, RunOptions
 from negbench.guidance.binding import bind
@@ -54,6 +55,9 @@ class FakeGenerator(Generator):
     def refuse_ignored(self, guidance: Guidance, negatives: Sequence[Negative]) -> None:
         """As a real generator would."""
         refuse_ignored(guidance, negatives, total=self.config.steps, where="generator fake")
+
+    def take_embedding(self, embedding: Embedding) -> None:
+        """Any: a request's digest has the embedding's in it."""
 
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""

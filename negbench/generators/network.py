@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from negbench.embedding import Embedding
 from negbench.errors import DataError
 from negbench.generators.families import Pipeline
-
-Text = str | None
-"""A text, or None for the pipeline's empty prompt."""
+from negbench.generators.sharing import Embedded, Text
+from negbench.types import embedding_place
 
 MEMORY = 256 << 20
 """Bytes of text encodings that are kept."""
@@ -78,6 +78,7 @@ class Network(ABC):
         length: positions of one chunk of text, the first encoder's context.
         lengths: the same of every encoder.
         embedded_scale: guidance scale that the denoiser takes as an input, None if it takes none.
+        embeddings: by digest, those that texts name.
         apart: whether the pipeline of diffusers makes a call of its own for each branch.
     """
 
@@ -116,6 +117,8 @@ class Network(ABC):
                 convolutional = (self.vae,) if pipeline.family.flow else (self.unet, self.vae)
                 for module in convolutional:
                     module.to(memory_format=torch.channels_last)
+        self.embeddings: Mapping[str, Embedding] = {}
+        self._learned: dict[str, list[str]] = {}
         self._compiled: Any = None
         self._kept: OrderedDict[tuple[Text, int], Encoding] = OrderedDict()
         self._kept_bytes = 0
@@ -133,15 +136,16 @@ class Network(ABC):
         )
         return [shortest] * len(self.tokenizers)
 
-    def truncated(self, text: str) -> int:
+    def truncated(self, text: str | Embedded) -> int:
         """Tokens of `text` that no encoder gets to read."""
         return max(0, self.tokens(text) - self.length)
 
-    def tokens(self, text: str) -> int:
+    def tokens(self, text: str | Embedded) -> int:
         """Tokens of `text` with its begin and end marks, uncut; the most of any tokenizer."""
-        return max(len(_ids(tokenizer, text)) for tokenizer in self.tokenizers)
+        words = self._words(text)
+        return max(len(_ids(tokenizer, words)) for tokenizer in self.tokenizers)
 
-    def chunks(self, text: str) -> int:
+    def chunks(self, text: str | Embedded) -> int:
         """Chunks of the encoder's context that `text` takes, at least 1."""
         return max(1, -(-(self.tokens(text) - 2) // (self.length - 2)))
 
@@ -183,7 +187,11 @@ class Network(ABC):
         """Encodings of `texts` in one call, equal texts too, as diffusers' pipeline makes them."""
         if all(text is None for text in texts):
             return self.empty(len(texts), 1)
-        return self.encode_ids([self._cut_ids(i, texts) for i in range(len(self.tokenizers))])
+        encoding = self.encode_ids([self._cut_ids(i, texts) for i in range(len(self.tokenizers))])
+        if not any(isinstance(text, Embedded) for text in texts):
+            return encoding
+        rows = (encoding.take(torch.tensor([row])) for row in range(len(texts)))
+        return join([self._replaced(*pair) for pair in zip(texts, rows, strict=True)])
 
     def _encode_block(self, block: Sequence[Text], chunks: int, size: int) -> list[Encoding]:
         padded = [*block, *([""] * (size - len(block)))]
@@ -201,13 +209,62 @@ class Network(ABC):
                 continue
             context = torch.cat([part.context[row] for part in parts])[None]
             pooled = parts[0].pooled
-            rows.append(Encoding(context.clone(), None if pooled is None else pooled[row][None]))
+            whole = Encoding(context.clone(), None if pooled is None else pooled[row][None])
+            rows.append(self._replaced(text, whole))
         return rows
+
+    def _words(self, text: Text) -> str:
+        """What tokenizers read: in the place of an embedding stand tokens of its vectors.
+
+        They are put there as ``load_textual_inversion`` of diffusers puts them, with the same ids,
+        so that pooled texts agree too: an encoder configured with ``eos_token_id`` 2, as those of
+        Stable Diffusion XL are, pools at the largest id of a text, which is then the last vector's.
+        """
+        if not isinstance(text, Embedded):
+            return text or ""
+        embedding = self.embeddings[text.digest]
+        place = embedding_place(text.digest)
+        if embedding.whole:
+            return text.text.replace(place, "")
+        return text.text.replace(place, " ".join(self._learn(embedding)))
+
+    def _learn(self, embedding: Embedding) -> list[str]:
+        """The tokens of an embedding's vectors, new to tokenizers and encoders the first time."""
+        tokens = self._learned.get(embedding.digest)
+        if tokens is not None:
+            return tokens
+        tokens = [f"<{embedding.digest}:{number}>" for number in range(embedding.vectors)]
+        for tokenizer, encoder, array in zip(
+            self.tokenizers, self.encoders, embedding.tensors.values(), strict=True
+        ):
+            tokenizer.add_tokens(tokens)
+            ids = tokenizer.convert_tokens_to_ids(tokens)
+            table = encoder.get_input_embeddings()
+            with torch.inference_mode(False):
+                rows = table.weight.detach()
+                lacking = max(0, max(ids) + 1 - len(rows))
+                rows = torch.cat([rows, rows.new_zeros(lacking, rows.shape[1])])
+                rows[ids] = torch.tensor(array).to(rows)
+                table.weight = torch.nn.Parameter(rows, requires_grad=False)
+            table.num_embeddings = len(rows)
+        self._learned[embedding.digest] = tokens
+        return tokens
+
+    def _replaced(self, text: Text, encoding: Encoding) -> Encoding:
+        """`encoding` of `text`, a whole conditioning in the place of its first chunk."""
+        embedding = self.embeddings[text.digest] if isinstance(text, Embedded) else None
+        if embedding is None or not embedding.whole:
+            return encoding
+        context, pooled = encoding.context, encoding.pooled
+        own = torch.tensor(embedding.tensors["context"])[None].to(context)
+        if pooled is not None:
+            pooled = torch.tensor(embedding.tensors["pooled"]).to(pooled)
+        return Encoding(torch.cat([own, context[:, self.length :]], dim=1), pooled)
 
     def _cut_ids(self, which: int, texts: Sequence[Text]) -> dict[str, torch.Tensor]:
         return _on(
             self.tokenizers[which](
-                [text or "" for text in texts],
+                [self._words(text) for text in texts],
                 padding="max_length",
                 max_length=self.lengths[which],
                 truncation=True,
@@ -221,7 +278,7 @@ class Network(ABC):
         inside = self.length - 2
         lines = []
         for text in texts:
-            ids = _ids(tokenizer, text or "")
+            ids = _ids(tokenizer, self._words(text))
             first, last = ids[0], ids[-1]
             window = ids[1:-1][number * inside : (number + 1) * inside]
             lines.append([first, *window, last])

@@ -18,18 +18,34 @@ from negbench.types import ImageRequest
 Item = TypeVar("Item")
 
 
+class Embedded(NamedTuple):
+    """A text with the place of an embedding in it.
+
+    Attributes:
+        text: the words and the place.
+        digest: of the embedding.
+    """
+
+    text: str
+    digest: str
+
+
+Text = str | Embedded | None
+"""What a network is conditioned on; None is the pipeline's empty prompt."""
+
+
 class Ask(NamedTuple):
     """One prediction: the network under a text, whose attention may be turned from another.
 
     Attributes:
-        text: what the network is conditioned on; None is the pipeline's empty prompt.
+        text: what the network is conditioned on.
         steer: what attention does with the second text, None for nothing.
         away: the second text, or `text` if there is none.
     """
 
-    text: str | None
+    text: Text
     steer: Steer | None
-    away: str | None
+    away: Text
 
 
 @dataclass(frozen=True)
@@ -151,7 +167,7 @@ def plan_rule(rule: Rule, steps: Iterable[Step]) -> Course:
     return Course(tuple(runs), tuple(branches))
 
 
-def spans_of(rule: Rule, course: Course, texts: Mapping[Branch, str | None]) -> tuple[Span, ...]:
+def spans_of(rule: Rule, course: Course, texts: Mapping[Branch, Text]) -> tuple[Span, ...]:
     """A rule's course under the texts of one request."""
     return tuple(
         Span(stop, phase, needs, tuple(_ask(branch, texts) for branch in needs), rule)
@@ -159,7 +175,7 @@ def spans_of(rule: Rule, course: Course, texts: Mapping[Branch, str | None]) -> 
     )
 
 
-def _ask(branch: Branch, texts: Mapping[Branch, str | None]) -> Ask:
+def _ask(branch: Branch, texts: Mapping[Branch, Text]) -> Ask:
     own, *away = (texts[plain] for plain in branch.texts())
     return Ask(own, branch.steer, away[0] if away else own)
 

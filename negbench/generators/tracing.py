@@ -35,7 +35,7 @@ from negbench.guidance.base import Branch, Rule, Step, negative
 from negbench.types import ImageRequest
 
 if TYPE_CHECKING:
-    from negbench.generators.network import Text
+    from negbench.generators.sharing import Text
 
 VERSION = 1
 """Goes up when what is recorded changes."""

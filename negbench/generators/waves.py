@@ -16,8 +16,8 @@ from typing import Generic, TypeVar
 import torch
 
 from negbench.generators.loop import Denoiser, Lane, LoopState, join
-from negbench.generators.network import Encoding, Network, Text
-from negbench.generators.sharing import Lead, Node, Root
+from negbench.generators.network import Encoding, Network
+from negbench.generators.sharing import Lead, Node, Root, Text
 from negbench.guidance.base import Branch
 
 Item = TypeVar("Item")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from negbench.errors import ConfigError
 from negbench.guidance.base import EMPTY, POSITIVE, Branch, Plain, Rule, Step, negative
-from negbench.types import Negative
+from negbench.types import Negative, join_negatives
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +92,7 @@ class Steered(Rule):
                     f"negatives, got weight {item.weight:g}; set the rule's own strength with -g"
                 )
         if len(kept) > 1:
-            return (Negative(text=", ".join(item.text for item in kept)),)
+            return (join_negatives(kept),)
         return kept
 
     @abstractmethod

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from negbench.guidance.base import EMPTY, POSITIVE, Branch, Neutral, Plain, Rule, Step, negative
-from negbench.types import Negative
+from negbench.types import Negative, join_negatives
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ class Cfg(Rule):
         """Blank and weightless negatives left out, the others joined if they are plain."""
         kept = tuple(item for item in super().read(negatives) if item.weight != 0)
         if len(kept) > 1 and all(item.weight == 1 for item in kept):
-            return (Negative(text=", ".join(item.text for item in kept)),)
+            return (join_negatives(kept),)
         return kept
 
     def needs(self, step: Step) -> tuple[Branch, ...]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from negbench.errors import ConfigError
 from negbench.guidance.arithmetic import FromEmpty, epsilon_factor
 from negbench.guidance.base import EMPTY, POSITIVE, Branch, Neutral, Plain, Space, Step
-from negbench.types import Negative
+from negbench.types import Negative, join_negatives
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +88,7 @@ class Sld(FromEmpty):
         """Blank and weightless negatives left out, the others joined if all have weight 1."""
         kept = super().read(negatives)
         if len(kept) > 1 and all(item.weight == 1 for item in kept):
-            return (Negative(text=", ".join(item.text for item in kept)),)
+            return (join_negatives(kept),)
         return kept
 
     def acting(self) -> dict[Branch, float]:

@@ -22,6 +22,10 @@ methods: Registry[Method] = Registry(
             "evolution over training tags against the reward (after 2407.01606)",
         ),
         "llm": ("negbench.methods.llm:Llm", "a language model writes it, few-shot"),
+        "embedding": (
+            "negbench.methods.embedding:LearnedEmbedding",
+            "a learned embedding: textual inversion, ReNeg (2412.19637)",
+        ),
         "negopt": ("negbench.methods.negopt:NegOpt", "a seq2seq model writes it (2403.07605)"),
     },
 )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from negbench.types import Case, Ref, Treatment
+
+if TYPE_CHECKING:
+    from negbench.embedding import Embedding
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,10 @@ class Method(ABC):
 
     def prefetch(self) -> None:
         """Fetch from the network what `check` would miss; called by `negbench prefetch` only."""
+
+    def embeddings(self) -> Sequence[Embedding]:
+        """The embeddings that its negatives name, given to the generator while planning."""
+        return ()
 
     @abstractmethod
     def treat(self, cases: Sequence[Case], *, seed: int) -> Sequence[Treatment | str]:

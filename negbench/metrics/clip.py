@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from negbench.metrics import networks
 from negbench.metrics.base import Features, ImageMetric, Item, Network
-from negbench.types import Case, Score
+from negbench.types import Case, Score, holds_embedding
 
 
 def is_blank(text: str) -> bool:
@@ -65,15 +65,20 @@ class _ClipCosine(ImageMetric):
     def texts(self, case: Case, negative: str) -> Sequence[tuple[str, str]]:
         """The one text to embed, or none if it is blank."""
         text = self._text(case, negative)
-        return () if is_blank(text) else ((self._spec(), text),)
+        return () if self._why_none(text) else ((self._spec(), text),)
+
+    def _why_none(self, text: str) -> str | None:
+        """Why there is nothing to embed, or None."""
+        return self.no_text if is_blank(text) else None
 
     def score(self, items: Sequence[Item]) -> list[Score]:
         """The cosine of each image and its text."""
         scores = []
         for item in items:
             text = self._text(item.case, item.negative)
-            if is_blank(text):
-                scores.append(Score.missing(self.no_text))
+            why = self._why_none(text)
+            if why is not None:
+                scores.append(Score.missing(why))
                 continue
             image = item.features[self._spec()]
             scores.append(Score.of(cosine(image, item.text_features[self._spec(), text])))
@@ -100,3 +105,8 @@ class ClipToNegative(_ClipCosine):
 
     def _text(self, case: Case, negative: str) -> str:
         return negative
+
+    def _why_none(self, text: str) -> str | None:
+        if holds_embedding(text):
+            return "the negative prompt holds a learned embedding, which no text stands for"
+        return super()._why_none(text)
