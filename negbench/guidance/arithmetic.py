@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from negbench.guidance.base import EMPTY, POSITIVE, Branch, Rule, Step, negative
 from negbench.types import Negative
@@ -87,6 +88,21 @@ class FromEmpty(Rule):
         if not acting and self.scale == 1 and self.scale_one_is_positive:
             return (POSITIVE,)
         return (EMPTY, *acting, POSITIVE)
+
+    def combine(
+        self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any
+    ) -> tuple[torch.Tensor, Any]:
+        """A prediction that is needed alone as it is, several by the rule's formula."""
+        needed = self.needs(step)
+        if len(needed) == 1:
+            return predictions[needed[0]], state
+        return self.blend(predictions, x_t, step, state)
+
+    @abstractmethod
+    def blend(
+        self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any
+    ) -> tuple[torch.Tensor, Any]:
+        """The rule's formula, as `combine`, where the empty prompt and the prompt are needed."""
 
     def differences(
         self, predictions: Mapping[Branch, torch.Tensor]

@@ -12,7 +12,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from negbench.errors import ConfigError
 from negbench.guidance.base import EMPTY, POSITIVE, Branch, Plain, Rule, Step, negative
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
 
 FIRST = negative(0)
+
+Stop = Annotated[
+    float, Field(ge=0, le=1, description="part of the calls, from the start, that it acts in")
+]
+"""The parameter ``stop`` of a rule that acts in the first calls only; see `Steered.acts`."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from negbench.guidance.arithmetic import FromEmpty, epsilon_factor, row_sums
-from negbench.guidance.base import EMPTY, Branch, Neutral, Step
+from negbench.guidance.base import Branch, Neutral, Step
 
 if TYPE_CHECKING:
     import torch
@@ -59,13 +59,11 @@ class Ccfg(FromEmpty):
             description="whether the prompt's factor grows with its distance or stays 1",
         )
 
-    def combine(
+    def blend(
         self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any
     ) -> tuple[torch.Tensor, Any]:
         """The formula above."""
         assert isinstance(self.config, Ccfg.Config)
-        if self.scale == 0:
-            return predictions[EMPTY], state
         base, towards, away = self.differences(predictions)
         rate = self.config.tau * epsilon_factor(step) ** 2
         direction = towards

@@ -52,14 +52,10 @@ class ComposableNot(FromEmpty):
             return Plain(self.scale)
         return ComposableNot, self.scale, tuple(self.acting().items())
 
-    def combine(
+    def blend(
         self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any
     ) -> tuple[torch.Tensor, Any]:
         """The formula above."""
-        if self.scale == 0:
-            return predictions[EMPTY], state
-        if EMPTY not in self.needs(step):
-            return predictions[POSITIVE], state
         base = predictions[EMPTY]
         direction = predictions[POSITIVE] - base
         for branch, weight in self.acting().items():

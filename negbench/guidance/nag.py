@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from negbench.guidance.attention import Steer, Steered, attend
+from negbench.guidance.attention import Steer, Steered, Stop, attend
 from negbench.guidance.base import Neutral
 
 if TYPE_CHECKING:
@@ -97,12 +97,7 @@ class Nag(Steered):
         )
         alpha: float = Field(default=0.375, ge=0, le=1, description="a: share of the steered part")
         norm: Literal["l1", "l2"] = Field(default="l1", description="how lengths are measured")
-        stop: float = Field(
-            default=1.0,
-            ge=0,
-            le=1,
-            description="part of the calls, from the start, that it acts in",
-        )
+        stop: Stop = 1.0
 
         @model_validator(mode="before")
         @classmethod

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from negbench.guidance.attention import Steer, Steered, attend
+from negbench.guidance.attention import Steer, Steered, Stop, attend
 from negbench.guidance.base import Neutral
 
 if TYPE_CHECKING:
@@ -59,12 +59,7 @@ class Nasa(Steered):
         weight: float = Field(
             default=0.1, ge=0, le=10, description="a: 0.1 for SD 1.5, 0.2 for SD 2.1"
         )
-        stop: float = Field(
-            default=1.0,
-            ge=0,
-            le=1,
-            description="part of the calls, from the start, that it acts in",
-        )
+        stop: Stop = 1.0
 
     def steer(self) -> Steer | None:
         """The formula, unless nothing is subtracted."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from negbench.guidance.arithmetic import FromEmpty, row_sums
-from negbench.guidance.base import EMPTY, POSITIVE, Branch, Neutral, Step
+from negbench.guidance.base import Branch, Neutral, Step
 
 if TYPE_CHECKING:
     import torch
@@ -48,14 +48,10 @@ class PerpNeg(FromEmpty):
             description="strength of all negatives' perpendicular parts against the prompt's",
         )
 
-    def combine(
+    def blend(
         self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any
     ) -> tuple[torch.Tensor, Any]:
         """The formula above."""
-        if self.scale == 0:
-            return predictions[EMPTY], state
-        if EMPTY not in self.needs(step):
-            return predictions[POSITIVE], state
         base, towards, away = self.differences(predictions)
         length = row_sums(towards * towards)
         safe = length.where(length > 0, length.new_ones(()))

@@ -118,17 +118,12 @@ class Sld(FromEmpty):
             return Plain(self.scale)
         return super().phase(step)
 
-    def combine(
+    def blend(
         self, predictions: Mapping[Branch, torch.Tensor], x_t: torch.Tensor, step: Step, state: Any
     ) -> tuple[torch.Tensor, Any]:
         """The formula above; the state is v, float32, of the shape of a prediction."""
-        if self.scale == 0:
-            return predictions[EMPTY], state
         config = self._settings()
-        needed = self.needs(step)
-        if EMPTY not in needed:
-            return predictions[POSITIVE], state
-        if len(needed) == 2:
+        if len(self.needs(step)) == 2:
             base = predictions[EMPTY]
             return base + self.scale * (predictions[POSITIVE] - base), state
         base, direction, away = self.differences(predictions)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from negbench.guidance.attention import Steer, Steered
+from negbench.guidance.attention import Steer, Steered, Stop
 from negbench.guidance.base import Neutral
 
 if TYPE_CHECKING:
@@ -74,12 +74,7 @@ class Vsf(Steered):
         bias: float = Field(
             default=0.0, ge=0, le=10_000, description="b: taken off the negative's logits"
         )
-        stop: float = Field(
-            default=1.0,
-            ge=0,
-            le=1,
-            description="part of the calls, from the start, that it acts in",
-        )
+        stop: Stop = 1.0
 
     def steer(self) -> Steer | None:
         """The formula."""
