@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import struct
 from pathlib import Path
@@ -44,6 +45,50 @@ def read_header(path: Path) -> dict[str, Any]:
     if end != size:
         raise DataError(f"{path} is torn: {size} bytes where its header says {end}; fetch it again")
     return dict(header)
+
+
+def read_description(path: Path, *, owner: str, limit: int) -> dict[str, Any]:
+    """The JSON object that describes a model: its config, tokenizer or index.
+
+    Args:
+        path: the file.
+        owner: begins every message, for example ``generator org/name``.
+        limit: most bytes that such a file may have.
+
+    Raises:
+        DataError: it is larger, or holds no JSON object.
+        StorageError: it cannot be read.
+    """
+    try:
+        if path.stat().st_size > limit:
+            raise DataError(f"{owner}: {path} is too large for a config")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise storage_error(error, path, "read") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{owner}: {path} is not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{owner}: {path} does not hold a JSON object")
+    return value
+
+
+def indexed_shards(index: Path, described: dict[str, Any]) -> tuple[list[Path], str | None]:
+    """The files beside an index that it names, sorted, and the first that is missing.
+
+    Args:
+        index: a ``*.safetensors.index.json``; names that lead out of its folder are passed over.
+        described: what it holds.
+
+    Returns:
+        All files, and None if they are all there, else a name: the index's own if it names none.
+    """
+    mapping = described.get("weight_map")
+    names = sorted({str(name) for name in mapping.values()}) if isinstance(mapping, dict) else []
+    shards = [index.parent / name for name in names if name == os.path.basename(name)]
+    gone = [shard.name for shard in shards if not shard.is_file()]
+    if gone or not shards:
+        return shards, (gone or [index.name])[0]
+    return shards, None
 
 
 def file_digest(path: Path) -> str:

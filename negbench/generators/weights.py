@@ -6,8 +6,6 @@ here but by `fetch`, which ``negbench prefetch`` calls.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from negbench import hub
-from negbench.errors import ConfigError, DataError, MissingError
-from negbench.files import storage_error
+from negbench.errors import ConfigError, MissingError
 from negbench.types import canonical_json, sha256_hex
-from negbench.weight_files import file_digest, read_header
+from negbench.weight_files import file_digest, indexed_shards, read_description, read_header
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 MAX_JSON = 32 << 20
@@ -207,17 +204,7 @@ def read_config(path: Path, *, source: Source) -> dict[str, Any]:
     """
     if not path.is_file():
         raise MissingError(f"generator {source.spec}: {path} is missing; {source.remedy}")
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise DataError(f"generator {source.spec}: {path} is too large for a config")
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise storage_error(error, path, "read") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"generator {source.spec}: {path} is not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise DataError(f"generator {source.spec}: {path} does not hold a JSON object")
-    return value
+    return read_description(path, owner=f"generator {source.spec}", limit=MAX_JSON)
 
 
 def component_weights(source: Source, part: str) -> tuple[list[Path], str | None]:
@@ -235,14 +222,10 @@ def component_weights(source: Source, part: str) -> tuple[list[Path], str | None
             return [single], variant
         index = folder / f"{stem}.safetensors.index{dot}.json"
         if index.is_file():
-            mapping = read_config(index, source=source).get("weight_map")
-            names = sorted(set(mapping.values())) if isinstance(mapping, dict) else []
-            shards = [folder / name for name in names if name == os.path.basename(name)]
-            gone = [shard.name for shard in shards if not shard.is_file()]
-            if gone or not shards:
+            shards, gone = indexed_shards(index, read_config(index, source=source))
+            if gone is not None:
                 raise MissingError(
-                    f"generator {source.spec}: {part}/{(gone or [index.name])[0]} is missing; "
-                    f"{source.remedy}"
+                    f"generator {source.spec}: {part}/{gone} is missing; {source.remedy}"
                 )
             return shards, variant
     pickled = [file.name for file in folder.glob("*") if file.suffix in PICKLES]

@@ -6,18 +6,15 @@ but by `fetch`, which ``negbench prefetch`` calls.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from negbench import hub
-from negbench.errors import ConfigError, DataError, MissingError
-from negbench.files import storage_error
+from negbench.errors import ConfigError, MissingError
 from negbench.types import canonical_json, sha256_hex
-from negbench.weight_files import file_digest, read_header
+from negbench.weight_files import file_digest, indexed_shards, read_description, read_header
 
 MINIATURE = "miniature"
 MAX_JSON = 64 << 20
@@ -145,15 +142,10 @@ def _weights(folder: Path, *, spec: str, remedy: str) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        mapping = _json(folder / INDEX).get("weight_map")
-        listed = sorted({str(v) for v in mapping.values()}) if isinstance(mapping, dict) else []
-        shards = [folder / name for name in listed if name == os.path.basename(name)]
-        gone = [shard.name for shard in shards if not shard.is_file()]
-        if shards and not gone:
+        shards, gone = indexed_shards(folder / INDEX, _json(folder / INDEX))
+        if gone is None:
             return shards
-        raise MissingError(
-            f"method negopt: checkpoint={spec}: {(gone or [INDEX])[0]} is missing; {remedy}"
-        )
+        raise MissingError(f"method negopt: checkpoint={spec}: {gone} is missing; {remedy}")
     pickled = [name for name in PICKLES if (folder / name).is_file()]
     if pickled:
         raise ConfigError(
@@ -187,17 +179,7 @@ def _check_vocabulary(folder: Path, config: dict[str, Any], *, spec: str) -> Non
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise DataError(f"method negopt: {path} is too large")
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise storage_error(error, path, "read") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"method negopt: {path} is not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise DataError(f"method negopt: {path} does not hold a JSON object")
-    return value
+    return read_description(path, owner="method negopt", limit=MAX_JSON)
 
 
 def fetch(spec: str) -> Path:
