@@ -1,6 +1,7 @@
 """Repos of the Hugging Face Hub: what lies in its cache on this machine, and how it gets there.
 
-Only `fetch` goes online, and only ``negbench prefetch`` calls it.
+Only `fetch` and `send` go online: ``negbench prefetch`` calls the one, commands that publish the
+other.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from negbench.errors import ConfigError, MissingError, NegbenchError, one_line
+from negbench.errors import ConfigError, DataError, MissingError, NegbenchError, one_line
 from negbench.files import storage_error
 
 _SPEC = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
@@ -94,3 +96,45 @@ def fetch(
             f"{one_line(str(root), limit=120) or type(root).__name__}; on a machine with internet "
             "run the same command and copy its Hugging Face cache from there to here"
         ) from error
+
+
+def send(
+    repo: str,
+    operations: Sequence[Any],
+    *,
+    kind: Literal["model", "dataset"],
+    message: str,
+    private: bool = False,
+    api: Any = None,
+) -> str:
+    """Commit files to a repo of the user's, which is made if there is none.
+
+    Args:
+        repo: ``org/name``.
+        operations: the `huggingface_hub.CommitOperationAdd` of all files.
+        kind: of the repo.
+        message: of the commit.
+        private: make the repo a private one.
+        api: a `huggingface_hub.HfApi`; default: one with the user's own token.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        DataError: the hub refuses.
+    """
+    if api is None:
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+    try:
+        api.create_repo(repo, repo_type=kind, private=private, exist_ok=True)
+        commit = api.create_commit(
+            repo_id=repo, repo_type=kind, operations=list(operations), commit_message=message
+        )
+    except Exception as error:  # the hub client's errors have no common base class
+        raise DataError(
+            f"the hub refused {repo}: {one_line(str(error), limit=200)}; log in with "
+            "`hf auth login`"
+        ) from error
+    return str(getattr(commit, "commit_url", commit))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from negbench import hub
 from negbench.database.check import check_db
 from negbench.database.manifest import may_be_shared, read_manifest
-from negbench.errors import ConfigError, DataError, MissingError, RecordError, one_line
+from negbench.errors import ConfigError, DataError, RecordError
 
 
 def push_db(folder: str | Path, *, repo: str, private: bool = False, api: Any = None) -> str:
@@ -40,10 +41,6 @@ def push_db(folder: str | Path, *, repo: str, private: bool = False, api: Any = 
     problems = check_db(root)
     if problems:
         raise RecordError(f"{root} is not whole: {problems[0]}; build it again")
-    if api is None:
-        from huggingface_hub import HfApi
-
-        api = HfApi()
     from huggingface_hub import CommitOperationAdd
 
     name = manifest["name"]
@@ -60,19 +57,11 @@ def push_db(folder: str | Path, *, repo: str, private: bool = False, api: Any = 
     operations.append(
         CommitOperationAdd(path_in_repo=f"{name}.stats.json", path_or_fileobj=str(stats))
     )
-    try:
-        api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        commit = api.create_commit(
-            repo_id=repo,
-            repo_type="dataset",
-            operations=operations,
-            commit_message=f"{name}, {sum(manifest['rows'].values())} pairs",
-        )
-    except ImportError as error:
-        raise MissingError("huggingface_hub is not installed") from error
-    except Exception as error:
-        raise DataError(
-            f"the hub refused {repo}: {one_line(str(error), limit=200)}; log in with "
-            "`hf auth login`"
-        ) from error
-    return str(getattr(commit, "commit_url", commit))
+    return hub.send(
+        repo,
+        operations,
+        kind="dataset",
+        message=f"{name}, {sum(manifest['rows'].values())} pairs",
+        private=private,
+        api=api,
+    )

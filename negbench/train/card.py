@@ -38,6 +38,11 @@ def _use(name: str) -> list[str]:
     ]
 
 
+def _settings(facts: Mapping[str, Any]) -> list[str]:
+    shown = json.dumps(facts["settings"], indent=2, sort_keys=True)
+    return ["## Settings", "", "```json", shown, "```", ""]
+
+
 def sft_card(facts: Mapping[str, Any]) -> str:
     """README.md of a fine-tuned model, Markdown."""
     figures = facts["figures"]
@@ -66,12 +71,7 @@ def sft_card(facts: Mapping[str, Any]) -> str:
                 }
             ),
             *_use("<this folder>"),
-            "## Settings",
-            "",
-            "```json",
-            json.dumps(facts["settings"], indent=2, sort_keys=True),
-            "```",
-            "",
+            *_settings(facts),
         ]
     )
 
@@ -105,11 +105,6 @@ def rl_card(facts: Mapping[str, Any]) -> str:
                 }
             ),
             *_use("<this folder>"),
-            "## Settings",
-            "",
-            "```json",
-            json.dumps(facts["settings"], indent=2, sort_keys=True),
-            "```",
-            "",
+            *_settings(facts),
         ]
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from negbench.errors import ConfigError, DataError, MissingError, NegbenchError, one_line
+from negbench import hub
+from negbench.errors import ConfigError, MissingError, NegbenchError
 from negbench.methods import checkpoint as checkpoints
 from negbench.train.folder import FACTS, read_facts
 
@@ -56,21 +57,11 @@ def push_checkpoint(folder: str | Path, *, to: str, private: bool = False, api: 
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(found.folder / name))
         for name in names
     ]
-    if api is None:
-        from huggingface_hub import HfApi
-
-        api = HfApi()
-    try:
-        api.create_repo(repo, repo_type="model", private=private, exist_ok=True)
-        commit = api.create_commit(
-            repo_id=repo,
-            repo_type="model",
-            operations=operations,
-            commit_message=f"NegOpt, {facts.get('stage', 'sft')}, checkpoint {found.digest[:12]}",
-        )
-    except Exception as error:  # the hub client's errors have no common base class
-        raise DataError(
-            f"the hub refused {repo}: {one_line(str(error), limit=200)}; log in with "
-            "`hf auth login`"
-        ) from error
-    return str(getattr(commit, "commit_url", commit))
+    return hub.send(
+        repo,
+        operations,
+        kind="model",
+        message=f"NegOpt, {facts.get('stage', 'sft')}, checkpoint {found.digest[:12]}",
+        private=private,
+        api=api,
+    )
