@@ -28,7 +28,7 @@ from negbench.generators.tracing import Trace
 from negbench.stats import mean_summary, paired_contrast
 from negbench.timing.curves import groups, prompts_of
 from negbench.timing.plan import Resolved
-from negbench.timing.tables import as_json, numbers, write_csv
+from negbench.timing.tables import as_json, curve_row, write_csv
 from negbench.timing.traces import EMPTY, NEGATIVE, PLACEBO, POSITIVE, UnitTraces
 
 Curve = npt.NDArray[np.float64]
@@ -167,13 +167,8 @@ def _rows(
             values = np.stack([curves[place[id(one)]][arm] for one in members])
             prompts = prompts_of(members)
             for call in range(values.shape[1]):
+                summary = mean_summary(values[:, call].tolist(), prompts)
                 rows.append(
-                    {
-                        "arm": arm,
-                        "group": group,
-                        "call": call,
-                        "fraction": call / resolved.calls,
-                        **numbers(mean_summary(values[:, call].tolist(), prompts)),
-                    }
+                    curve_row(summary, arm=arm, group=group, call=call, calls=resolved.calls)
                 )
     return rows

@@ -21,7 +21,7 @@ from negbench.progress import Progress
 from negbench.record import safe_name
 from negbench.stats import mean_summary
 from negbench.timing.plan import Resolved, Unit
-from negbench.timing.tables import numbers, write_csv
+from negbench.timing.tables import curve_row, write_csv
 from negbench.timing.traces import watch_all
 
 COLUMNS = 8
@@ -127,12 +127,6 @@ def _rows(
             for call in range(resolved.calls):
                 summary = mean_summary([values[i][call] for i in inside], prompts)
                 rows.append(
-                    {
-                        "arm": arm,
-                        "group": group,
-                        "call": call,
-                        "fraction": call / resolved.calls,
-                        **numbers(summary),
-                    }
+                    curve_row(summary, arm=arm, group=group, call=call, calls=resolved.calls)
                 )
     return rows

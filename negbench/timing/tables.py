@@ -47,6 +47,17 @@ def numbers(summary: Summary, prefix: str = "") -> dict[str, Any]:
     }
 
 
+def curve_row(summary: Summary, *, arm: str, group: str, call: int, calls: int) -> dict[str, Any]:
+    """A point of a curve as columns: the mean of an arm over a group's cases at one of `calls`."""
+    return {
+        "arm": arm,
+        "group": group,
+        "call": call,
+        "fraction": call / calls,
+        **numbers(summary),
+    }
+
+
 def as_json(found: Summary | Contrast) -> dict[str, Any]:
     """A summary or contrast for ``timing.json``."""
     ci95 = None if found.ci95 is None else list(found.ci95)
