@@ -475,9 +475,7 @@ class _Rl:
     def _save(self) -> None:
         self.folder.save(
             {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.team.scaler.state_dict(),
+                **self.team.state(self.model, self.optimizer),
                 "step": self.step,
                 "flat": self.flat,
             }
@@ -485,10 +483,7 @@ class _Rl:
         self.team.wait()
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.team.scaler.is_enabled():
-            self.team.scaler.load_state_dict(state["scaler"])
+        self.team.restore(state, self.model, self.optimizer)
         self.step, self.flat = state["step"], state["flat"]
 
 

@@ -274,17 +274,12 @@ class _Sft:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.team.scaler.state_dict(),
+            **self.team.state(self.model, self.optimizer),
             "step": self.step,
             "best": self.best,
             "waited": self.waited,
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.team.scaler.is_enabled():
-            self.team.scaler.load_state_dict(state["scaler"])
+        self.team.restore(state, self.model, self.optimizer)
         self.step, self.best, self.waited = state["step"], dict(state["best"]), state["waited"]

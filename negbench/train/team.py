@@ -77,6 +77,28 @@ class Team:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad.copy_(reduce(parameter.grad, "sum"))
 
+    def state(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    ) -> dict[str, dict[str, Any]]:
+        """What a later process needs to go on with a model: `restore` takes it back."""
+        return {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(
+        self,
+        state: dict[str, Any],
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """Go on with what `state` gave; the scaler's is of use with the same precision only."""
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.world > 1:
