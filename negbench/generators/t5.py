@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from negbench.generators.network import Network
+from negbench.generators.sharing import Embedded
 
 
 class T5Network(Network):
@@ -42,8 +43,9 @@ class T5Network(Network):
             lengths[-1] = self.t5_length
         return lengths
 
-    def truncated(self, text: str) -> int:
+    def truncated(self, text: str | Embedded) -> int:
         """Tokens that the T5 does not read, or that CLIP does not where there is no T5."""
         tokenizer = self.tokenizers[-1]
-        count = len(tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
+        words = self._words(text)
+        count = len(tokenizer(words, truncation=False, padding=False, verbose=False)["input_ids"])
         return max(0, count - self.lengths[-1])
