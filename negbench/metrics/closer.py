@@ -8,15 +8,15 @@ from typing import ClassVar
 import numpy as np
 
 from negbench.errors import ConfigError
-from negbench.metrics.base import Item, Network
+from negbench.metrics.base import Item
 from negbench.metrics.damage import NO_TWIN
-from negbench.metrics.presence import JudgedMetric
-from negbench.types import Case, Score
+from negbench.metrics.presence import TwinJudgedMetric
+from negbench.types import Score
 
 NO_RIVAL = "no picture of the negative at every step to compare with"
 
 
-class CloserToTwin(JudgedMetric):
+class CloserToTwin(TwinJudgedMetric):
     """1 if a judge calls the treated picture the closer one, 0 if the other, 1/2 if neither.
 
     Ban et al. (arXiv 2406.02965) ask a language model once, in a fixed order; here it is asked in
@@ -27,16 +27,7 @@ class CloserToTwin(JudgedMetric):
 
     unit: ClassVar[str] = "share"
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
-    needs_twin: ClassVar[bool] = True
     needs_rival: ClassVar[bool] = True
-
-    def networks(self) -> dict[str, Network]:
-        """None: the judge looks at the pictures themselves."""
-        return {}
-
-    def texts(self, case: Case, negative: str) -> Sequence[tuple[str, str]]:
-        """None: no concept is asked about."""
-        return ()
 
     def check(self) -> None:
         """Refuse a judge that cannot be asked, or that compares no pictures."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 NO_TWIN = "no twin to compare with"
+OTHER_SIZE = "its twin has another size"
 SAME = "equal to its twin"
 SSIM_SIGMA = 1.5
 SSIM_SIDE = 11
@@ -39,6 +40,29 @@ def _unit_tensor(pixels: Pixels) -> torch.Tensor:
 
     planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
     return torch.from_numpy(planes.astype(np.float64) / 255)
+
+
+def structural_similarity(image: Pixels, twin: Pixels, *, return_full_image: bool = False) -> Any:
+    """SSIM of two uint8 (h, w, 3) with the settings of `Ssim`, and its map if asked for."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    return structural_similarity_index_measure(
+        _unit_tensor(image).float(),
+        _unit_tensor(twin).float(),
+        gaussian_kernel=True,
+        sigma=SSIM_SIGMA,
+        data_range=1.0,
+        k1=0.01,
+        k2=0.03,
+        return_full_image=return_full_image,
+    )
+
+
+def too_small_for_ssim(image: Pixels) -> Score | None:
+    """The reason why a picture smaller than half of SSIM's window has no score."""
+    if min(image.shape[:2]) > SSIM_SIDE // 2:
+        return None
+    return Score.missing(f"smaller than {SSIM_SIDE // 2 + 1} pixels, too small for SSIM")
 
 
 class _TwinMetric(ImageMetric):
@@ -56,7 +80,7 @@ class _TwinMetric(ImageMetric):
                 continue
             twin = check_pixels(item.twin)
             if image.shape != twin.shape:
-                scores.append(Score.missing("its twin has another size"))
+                scores.append(Score.missing(OTHER_SIZE))
                 continue
             scores.append(self._compare(image, twin))
         return scores
@@ -75,20 +99,8 @@ class Ssim(_TwinMetric):
     bounds: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
 
     def _compare(self, image: Pixels, twin: Pixels) -> Score:
-        from torchmetrics.functional.image import structural_similarity_index_measure
-
-        if min(image.shape[:2]) <= SSIM_SIDE // 2:
-            return Score.missing(f"smaller than {SSIM_SIDE // 2 + 1} pixels, too small for SSIM")
-        value = structural_similarity_index_measure(
-            _unit_tensor(image).float(),
-            _unit_tensor(twin).float(),
-            gaussian_kernel=True,
-            sigma=SSIM_SIGMA,
-            data_range=1.0,
-            k1=0.01,
-            k2=0.03,
-        )
-        return Score.of(float(value))
+        small = too_small_for_ssim(image)
+        return small or Score.of(float(structural_similarity(image, twin)))
 
 
 class Psnr(_TwinMetric):

@@ -9,15 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from negbench.errors import ConfigError
-from negbench.metrics.base import Item, Network, Pixels
-from negbench.metrics.damage import NO_TWIN, SSIM_SIDE, SSIM_SIGMA, _unit_tensor
+from negbench.metrics.base import Item, Pixels
+from negbench.metrics.damage import (
+    NO_TWIN,
+    OTHER_SIZE,
+    SSIM_SIDE,
+    structural_similarity,
+    too_small_for_ssim,
+)
 from negbench.metrics.networks import check_pixels
-from negbench.metrics.presence import NO_CONCEPT, JudgedMetric
+from negbench.metrics.presence import NO_CONCEPT, TwinJudgedMetric
 from negbench.store import pixel_digest
-from negbench.types import Case, Score
+from negbench.types import Score
 
 
-class SsimOutside(JudgedMetric):
+class SsimOutside(TwinJudgedMetric):
     """SSIM with the twin outside the concept's region in the twin, in [-1, 1]; 1 is untouched.
 
     The region is the judge's boxes or mask for the case's concept in the twin, wider by half of
@@ -27,16 +33,7 @@ class SsimOutside(JudgedMetric):
     regions: ``detector``.
     """
 
-    needs_twin: ClassVar[bool] = True
     bounds: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
-
-    def networks(self) -> dict[str, Network]:
-        """None: the judge is asked about the twin, not about the image."""
-        return {}
-
-    def texts(self, case: Case, negative: str) -> Sequence[tuple[str, str]]:
-        """None: the judge is asked about the twin, not about the image."""
-        return ()
 
     def check(self) -> None:
         """Refuse a judge that cannot be asked, or that never says where it sees a concept."""
@@ -79,18 +76,7 @@ class SsimOutside(JudgedMetric):
 
 def ssim_map(image: Pixels, twin: Pixels) -> npt.NDArray[np.float32]:
     """SSIM pixel by pixel, mean over the three channels, float32 (h, w); its mean is `Ssim`."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    _, full = structural_similarity_index_measure(
-        _unit_tensor(image).float(),
-        _unit_tensor(twin).float(),
-        gaussian_kernel=True,
-        sigma=SSIM_SIGMA,
-        data_range=1.0,
-        k1=0.01,
-        k2=0.03,
-        return_full_image=True,
-    )
+    _, full = structural_similarity(image, twin, return_full_image=True)
     return np.asarray(full[0].mean(dim=0).numpy(), dtype=np.float32)
 
 
@@ -107,9 +93,10 @@ def outside(image: Pixels, twin: Pixels, region: npt.NDArray[np.bool_] | None) -
     if region is None:
         return Score.missing("the judge does not say where it sees the concept")
     if check_pixels(image).shape != check_pixels(twin).shape:
-        return Score.missing("its twin has another size")
-    if min(image.shape[:2]) <= SSIM_SIDE // 2:
-        return Score.missing(f"smaller than {SSIM_SIDE // 2 + 1} pixels, too small for SSIM")
+        return Score.missing(OTHER_SIZE)
+    small = too_small_for_ssim(image)
+    if small is not None:
+        return small
     wide = np.ones((SSIM_SIDE, SSIM_SIDE), dtype=np.bool_)
     rest = ~binary_dilation(region, structure=wide)
     if not rest.any():

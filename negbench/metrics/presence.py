@@ -85,6 +85,20 @@ class JudgedMetric(ImageMetric):
         )
 
 
+class TwinJudgedMetric(JudgedMetric):
+    """A metric whose judge looks at the twin itself: nothing is computed of the image for it."""
+
+    needs_twin: ClassVar[bool] = True
+
+    def networks(self) -> Mapping[str, Network]:
+        """None: the judge is asked about other pictures than the image alone."""
+        return {}
+
+    def texts(self, case: Case, negative: str) -> Sequence[tuple[str, str]]:
+        """None: what the judge reads, it reads itself."""
+        return ()
+
+
 class Presence(JudgedMetric):
     """Probability that the case's concept is visible, in [0, 1]; lower is better.
 
