@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_pipelines import CONTEXT, make_sd, make_sd3, make_sdxl
 
+from negbench.conformance.methods import check_method
 from negbench.embedding import Embedding, read_embedding
 from negbench.errors import ConfigError, DataError, MissingError, NegbenchError
 from negbench.generators.base import RunOptions
@@ -205,6 +206,12 @@ def test_method_puts_the_place_into_the_text(tmp_path):
         "text": "{}, blurry", "template": "{concept}",
     }  # fmt: skip
     assert parse_pairs(['a={"b": 1}', "c=[1]"]) == {"a": {"b": 1}, "c": [1]}
+
+
+def test_method_keeps_its_promises(tmp_path):
+    path = write(tmp_path / "bad.safetensors", emb_params=drawn(2, 16))
+    outcomes = check_method(LearnedEmbedding, name="embedding", params={"file": str(path)})
+    assert [item.message for item in outcomes if not item.passed] == []
 
 
 def test_method_refuses_texts_without_a_place(tmp_path):
@@ -487,6 +494,11 @@ def test_a_plan_checks_the_embedding_and_draws_it(tmp_path):
     with pytest.raises(ConfigError, match=r"768 wide, and text_encoder of generator .* takes 96"):
         make_plan(method_params={"file": str(wide)}, **common)
     resolved = make_plan(method_params={"file": str(path), "text": "{}, blurry"}, **common)
+    plan = resolved.jobs[0].plan
+    own = {k: v for k, v in plan.method.params.items() if not k.startswith("sha256:")}
+    moved = write(tmp_path / "moved.safetensors", __=drawn(2, 96) / 10)
+    again = make_plan(method_params={**own, "file": str(moved)}, **common)
+    assert again.jobs[0].plan == plan
     [record] = evaluate(resolved)
     found = read_embedding(path)
     samples = record.samples()
