@@ -10,6 +10,17 @@ import math
 
 import numpy as np
 import pytest
+from small_runs import (
+    Brightness,
+    MeanRow,
+    Sameness,
+    StubPresence,
+    castles,
+    plan_options,
+    removal_options,
+    use_metrics,
+    write_castles,
+)
 from typer.testing import CliRunner
 
 from negbench.cli import app
@@ -17,39 +28,11 @@ from negbench.compare import compare_runs
 from negbench.compare.tables import as_csv, as_latex, as_text
 from negbench.errors import ConfigError, MissingError
 from negbench.evaluate import evaluate
-from negbench.metrics import SetMetric, metrics
 from negbench.metrics.base import ImageMetric
 from negbench.plan import make_plan
-from negbench.registry import Entry
 from negbench.types import Score
 
-PROMPTS = "id,prompt,negative\n" + "".join(
-    f"c{n},a castle number {n},{'blurry' if n % 2 else 'noisy'}\n" for n in range(7)
-)
 WANTED = ("brightness", "mean_row", "sameness", "evaluations")
-
-
-class Brightness(ImageMetric):
-    """Mean grey level."""
-
-    unit = "grey"
-
-    def score(self, items):
-        return [Score.of(item.pixels.mean()) for item in items]
-
-
-class Sameness(ImageMetric):
-    """Share of values that an image has in common with its twin."""
-
-    needs_twin = True
-
-    def score(self, items):
-        return [
-            Score.missing("no twin")
-            if item.twin is None
-            else Score.of((item.pixels == item.twin).mean())
-            for item in items
-        ]
 
 
 class Length(ImageMetric):
@@ -61,32 +44,18 @@ class Length(ImageMetric):
         return [Score.of(item.pixels.mean() / 100 + len(item.negative)) for item in items]
 
 
-class MeanRow(SetMetric):
-    """Mean of the first pixel over a set."""
-
-    unit = "grey"
-
-    def rows(self, items):
-        return np.stack([item.pixels[0, 0].astype(np.float32) for item in items])
-
-    def value(self, rows):
-        return float(rows.mean())
-
-
 @pytest.fixture(autouse=True)
 def _own_metrics(monkeypatch):
-    monkeypatch.setattr(metrics, "_local", {})
-    metrics.register("brightness")(Brightness)
-    metrics.register("sameness")(Sameness)
-    metrics.register("length")(Length)
-    metrics.register("mean_row")(MeanRow)
+    use_metrics(
+        monkeypatch, brightness=Brightness, sameness=Sameness, length=Length, mean_row=MeanRow
+    )
 
 
 @pytest.fixture
 def run(tmp_path):
     """Make runs of the fake generator."""
     path = tmp_path / "prompts.csv"
-    path.write_text(PROMPTS)
+    path.write_text(castles(7))
 
     def make(
         *methods, params=None, wanted=("brightness", "mean_row", "sameness", "evaluations"), **more
@@ -94,13 +63,9 @@ def run(tmp_path):
         options = {
             "methods": methods,
             "method_params": params or {},
-            "generator": "fake",
-            "generator_params": {"size": 16, "steps": 4},
             "metrics": wanted,
             "prompts": path,
-            "replicates": 2,
-            "out": tmp_path / "runs",
-            "cache": tmp_path / "cache",
+            **plan_options(tmp_path),
         }
         return evaluate(make_plan(**{**options, **more}))
 
@@ -227,7 +192,7 @@ def test_runs_of_other_cases_or_other_prompts_are_refused(run, tmp_path):
     [b] = run("human", wanted=("brightness",), prompts=other)
     with pytest.raises(ConfigError, match="share no case"):
         compare_runs([a, b])
-    other.write_text(PROMPTS.replace("a castle number 3", "a house"))
+    other.write_text(castles(7).replace("a castle number 3", "a house"))
     [c] = run("human", wanted=("brightness",), prompts=other)
     with pytest.raises(ConfigError, match=r"case c3 has prompt a castle number 3 and a house"):
         compare_runs([a, c])
@@ -266,45 +231,16 @@ def test_text_csv_latex_and_json_hold_the_same_numbers(run, tmp_path):
     assert len(printed["comparisons"]) == len(found.comparisons)
 
 
-class StubPresence(ImageMetric):
-    """Seen where the first pixels are bright."""
-
-    unit = "share"
-    bounds = (0.0, 1.0)
-    higher_is_better = False
-
-    def score(self, items):
-        shifts = [sum(map(ord, str(item.case.concept))) % 7 for item in items]
-        pixels = [item.pixels.reshape(-1) for item in items]
-        return [
-            Score.of(float(p[shift : shift + 3].mean() / 255))
-            for p, shift in zip(pixels, shifts, strict=True)
-        ]
-
-
 def test_removal_is_paired_on_the_triples_whose_twin_shows_the_concept(tmp_path, monkeypatch):
-    entry = Entry("presence", "a test", "", StubPresence)
-    monkeypatch.setattr(metrics, "_local", {"presence": entry})
-    bench = tmp_path / "castles.toml"
-    bench.write_text(
-        'name = "castles"\nversion = 1\nprotocol = "removal"\nsummary = "s"\nreplicates = 3\n'
-        'generator = "fake"\n[data]\nsource = "none"\n[guidance]\nscale = 4.0\n'
-        "[metrics.presence]\n[metrics.no_op]\n"
-    )
-    words = ["moat", "flag", "tower", "knight", "drawbridge", "banner"]
-    rows = "".join(f"c{n},a castle {n // 2},{w},noun_object,\n" for n, w in enumerate(words))
-    (tmp_path / "cases.csv").write_text("id,prompt,concept,category,related\n" + rows)
+    use_metrics(monkeypatch, presence=StubPresence)
+    bench = write_castles(tmp_path, wanted=("presence", "no_op"), replicates=3)
     records = [
         evaluate(
             make_plan(
-                benchmark=str(bench),
                 methods=["concept"],
                 guidance=rule,
                 guidance_params={"start": 1, "stop": 3} if rule else None,
-                generator_params={"size": 16, "steps": 4},
-                prompts=tmp_path / "cases.csv",
-                out=tmp_path / "runs",
-                cache=tmp_path / "cache",
+                **removal_options(bench),
             )
         )[0]
         for rule in ("window", None)

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from hostile import HOSTILE, TOO_LONG, write_prompts
 from PIL import Image
+from small_runs import Brightness, Sameness, castles, plan_options, use_metrics
 from typer.testing import CliRunner
 
 from negbench.cli import app
 from negbench.errors import ConfigError, NegbenchError
 from negbench.evaluate import evaluate
-from negbench.metrics import metrics
-from negbench.metrics.base import ImageMetric
 from negbench.numbers import signed_interval
 from negbench.plan import make_plan
 from negbench.record import load_record
@@ -26,57 +25,23 @@ from negbench.report.page import make_report
 from negbench.report.scale import Scale
 from negbench.report.text import content_security_policy, script_json, visible
 from negbench.store import ImageStore
-from negbench.types import Score
-
-PROMPTS = "id,prompt,negative\n" + "".join(
-    f"c{n},a castle number {n},{'blurry' if n % 2 else 'noisy'}\n" for n in range(6)
-)
-
-
-class Brightness(ImageMetric):
-    """Mean grey level."""
-
-    unit = "grey"
-
-    def score(self, items):
-        return [Score.of(item.pixels.mean()) for item in items]
-
-
-class Sameness(ImageMetric):
-    """Share of values that an image has in common with its twin."""
-
-    needs_twin = True
-
-    def score(self, items):
-        return [
-            Score.missing("no twin")
-            if item.twin is None
-            else Score.of((item.pixels == item.twin).mean())
-            for item in items
-        ]
 
 
 @pytest.fixture(autouse=True)
 def _own_metric(monkeypatch):
-    monkeypatch.setattr(metrics, "_local", {})
-    metrics.register("brightness")(Brightness)
-    metrics.register("sameness")(Sameness)
+    use_metrics(monkeypatch, brightness=Brightness, sameness=Sameness)
 
 
 def run(tmp_path, *methods, prompts=None, params=None, size=16, **more):
     if prompts is None:
         prompts = tmp_path / "prompts.csv"
-        prompts.write_text(PROMPTS)
+        prompts.write_text(castles(6))
     options = {
         "methods": methods,
         "method_params": params or {},
-        "generator": "fake",
-        "generator_params": {"size": size, "steps": 4},
         "metrics": ("brightness", "sameness", "no_op"),
         "prompts": prompts,
-        "replicates": 2,
-        "out": tmp_path / "runs",
-        "cache": tmp_path / "cache",
+        **plan_options(tmp_path, size=size),
     }
     return evaluate(make_plan(**{**options, **more}))
 
