@@ -42,7 +42,6 @@ NAV: list[tuple[str, str | list[tuple[str, str]]]] = [
             ("Without internet", "run/offline.md"),
             ("What a run leaves", "run/record.md"),
             ("How fast", "benchmarks.md"),
-            ("How fast", "speed.md"),
         ],
     ),
     (
