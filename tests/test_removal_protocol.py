@@ -8,12 +8,13 @@ import math
 
 import numpy as np
 import pytest
+from small_runs import CASES, StubPresence, removal_options, use_metrics, write_castles
 
 from negbench.errors import ConfigError, DataError
 from negbench.evaluate import evaluate
 from negbench.forecast import forecast
 from negbench.judges import Comparison, Judge, Verdict, judges
-from negbench.metrics import ImageMetric, metrics
+from negbench.metrics import metrics
 from negbench.metrics.damage import NoOp, Ssim
 from negbench.plan import make_plan
 from negbench.protocols.benchmark import RemovalSpec, load_benchmark
@@ -24,55 +25,23 @@ from negbench.record import ImageResult, Sample, load_record
 from negbench.registry import Entry
 from negbench.types import Case, Score, Treatment, canonical_json, sha256_hex
 
-CASES = "id,prompt,concept,category,related\n" + "".join(
-    f"c{n},a castle number {n // 2},{concept},noun_object,\n"
-    for n, concept in enumerate(["moat", "flag", "tower", "knight", "drawbridge", "banner"])
-)
-
-
-class StubPresence(ImageMetric):
-    """Seen where the first pixels are bright; depends on image and concept alone."""
-
-    unit = "share"
-    bounds = (0.0, 1.0)
-    higher_is_better = False
-
-    def score(self, items):
-        shifts = [sum(map(ord, str(item.case.concept))) % 7 for item in items]
-        return [
-            Score.of(float(item.pixels.reshape(-1)[shift : shift + 3].mean() / 255))
-            for item, shift in zip(items, shifts, strict=True)
-        ]
-
 
 @pytest.fixture(autouse=True)
 def _stub(monkeypatch):
-    entry = Entry("presence", "a test", "", StubPresence)
-    monkeypatch.setattr(metrics, "_local", {"presence": entry})
+    use_metrics(monkeypatch, presence=StubPresence)
 
 
 @pytest.fixture
 def bench(tmp_path):
-    path = tmp_path / "castles.toml"
-    path.write_text(
-        'name = "castles"\nversion = 1\nprotocol = "removal"\nsummary = "s"\nreplicates = 2\n'
-        'generator = "fake"\n[data]\nsource = "none"\n[guidance]\nscale = 4.0\n'
-        "[metrics.presence]\n[metrics.ssim]\n[metrics.no_op]\n[metrics.evaluations]\n"
-    )
-    (tmp_path / "cases.csv").write_text(CASES)
-    return path
+    return write_castles(tmp_path, wanted=("presence", "ssim", "no_op", "evaluations"))
 
 
 def plan(tmp_path, bench, **changes):
     options = {
-        "benchmark": str(bench),
         "methods": ["concept"],
         "guidance": "window",
         "guidance_params": {"start": 1, "stop": 3},
-        "generator_params": {"size": 16, "steps": 4},
-        "prompts": tmp_path / "cases.csv",
-        "out": tmp_path / "runs",
-        "cache": tmp_path / "cache",
+        **removal_options(bench),
     }
     return make_plan(**{**options, **changes})
 

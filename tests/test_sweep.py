@@ -9,16 +9,14 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import StubPresence, removal_options, use_metrics, write_castles
 
 from negbench.errors import ConfigError
 from negbench.forecast import forecast
-from negbench.metrics import ImageMetric, metrics
 from negbench.record import find_runs
-from negbench.registry import Entry
 from negbench.sweep.curve import interpolate, matched, pareto
 from negbench.sweep.sweep import parse_over, plan_sweep, run_sweep
 from negbench.sweep.table import as_csv, as_text
-from negbench.types import Score
 
 # Interpolation ----------------------------------------------------------------------------------
 
@@ -107,48 +105,20 @@ def test_the_gain_at_matched_damage_is_covered():
 # The command ------------------------------------------------------------------------------------
 
 
-class StubPresence(ImageMetric):
-    """Bright first pixels."""
-
-    unit = "share"
-    bounds = (0.0, 1.0)
-    higher_is_better = False
-
-    def score(self, items):
-        shifts = [sum(map(ord, str(item.case.concept))) % 7 for item in items]
-        return [
-            Score.of(float(item.pixels.reshape(-1)[shift : shift + 3].mean() / 255))
-            for item, shift in zip(items, shifts, strict=True)
-        ]
-
-
 @pytest.fixture(autouse=True)
 def _stub(monkeypatch):
-    monkeypatch.setattr(
-        metrics, "_local", {"presence": Entry("presence", "a test", "", StubPresence)}
-    )
+    use_metrics(monkeypatch, presence=StubPresence)
 
 
 @pytest.fixture
 def options(tmp_path):
-    path = tmp_path / "castles.toml"
-    path.write_text(
-        'name = "castles"\nversion = 1\nprotocol = "removal"\nsummary = "s"\nreplicates = 2\n'
-        'generator = "fake"\n[data]\nsource = "none"\n[guidance]\nscale = 4.0\n'
-        "[metrics.presence]\n[metrics.ssim]\n"
-    )
+    bench = write_castles(tmp_path, wanted=("presence", "ssim"))
     names = ["moat", "flag", "tower", "knight", "drawbridge", "banner", "stable", "well"]
     (tmp_path / "cases.csv").write_text(
         "id,prompt,concept\n"
         + "".join(f"c{n},a castle {n},{name}\n" for n, name in enumerate(names))
     )
-    return {
-        "benchmark": str(path),
-        "generator_params": {"size": 16, "steps": 6},
-        "prompts": tmp_path / "cases.csv",
-        "out": tmp_path / "runs",
-        "cache": tmp_path / "cache",
-    }
+    return removal_options(bench, steps=6)
 
 
 def test_a_sweep_writes_a_curve_a_picture_and_runs(options, tmp_path):
