@@ -9,25 +9,11 @@ import subprocess
 import sys
 
 import pytest
+from command_line import run
 
 from negbench import cli
 
 HEAVY = ("torch", "diffusers", "transformers", "open_clip", "polars", "pandas", "datasets", "scipy")
-
-
-def run(capfd, *arguments):
-    """Exit code, stdout and stderr of a command, run in this process."""
-    before = sys.argv
-    sys.argv = ["negbench", *map(str, arguments)]
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code or 0
-    finally:
-        sys.argv = before
-    out, err = capfd.readouterr()
-    return code, out, err
 
 
 def loaded_by(code):

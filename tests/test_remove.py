@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from command_line import run
 from PIL import Image
 from tiny_pipelines import make_sd
 
-from negbench import cli
 from negbench.errors import ConfigError, DataError
 from negbench.generators.base import RunOptions
 from negbench.generators.resolve import resolve
@@ -157,20 +156,6 @@ def test_bad_questions_are_refused(generator):
         ask(prompt="x" * 20_001)
     with pytest.raises(DataError):
         ask(concept="\udc80")
-
-
-def run(capfd, *arguments):
-    before = sys.argv
-    sys.argv = ["negbench", *map(str, arguments)]
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code or 0
-    finally:
-        sys.argv = before
-    out, err = capfd.readouterr()
-    return code, out, err
 
 
 HOSTILE = "../../a house\x00 $x^2$ <script>\u202e\N{PILE OF POO}" + "/" * 300
