@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from small_runs import Brightness, MeanRow, use_metrics
 
 from negbench import cli
 from negbench.ablate import ablate, plan_ablation, split_tags
@@ -17,19 +18,9 @@ from negbench.errors import ConfigError
 from negbench.generators import generators
 from negbench.generators.base import Drawn
 from negbench.generators.fake import FakeGenerator
-from negbench.metrics import metrics
-from negbench.metrics.base import ImageMetric, SetMetric
+from negbench.metrics.base import ImageMetric
 from negbench.stats import holm, paired_contrast
 from negbench.types import Score
-
-
-class Brightness(ImageMetric):
-    """Mean grey level."""
-
-    unit = "grey"
-
-    def score(self, items):
-        return [Score.of(item.pixels.mean()) for item in items]
 
 
 class Darkness(ImageMetric):
@@ -45,18 +36,6 @@ class Darkness(ImageMetric):
             else Score.of(item.pixels.mean())
             for item in items
         ]
-
-
-class Corner(SetMetric):
-    """Mean of the first pixel over a set."""
-
-    unit = "grey"
-
-    def rows(self, items):
-        return np.stack([item.pixels[0, 0].astype(np.float32) for item in items])
-
-    def value(self, rows):
-        return float(rows.mean())
 
 
 class Lamp(FakeGenerator):
@@ -77,10 +56,8 @@ class Lamp(FakeGenerator):
 
 @pytest.fixture(autouse=True)
 def _own_parts(monkeypatch):
-    monkeypatch.setattr(metrics, "_local", {})
+    use_metrics(monkeypatch, brightness=Brightness, darkness=Darkness, corner=MeanRow)
     monkeypatch.setattr(generators, "_local", {})
-    for name, cls in (("brightness", Brightness), ("darkness", Darkness), ("corner", Corner)):
-        metrics.register(name)(cls)
     generators.register("lamp")(Lamp)
 
 

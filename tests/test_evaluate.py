@@ -11,56 +11,30 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
+from small_runs import Brightness, MeanRow, castles, plan_options, use_metrics
 
 from negbench.errors import NegbenchError, PluginError, RecordError, StorageError
 from negbench.evaluate import evaluate
-from negbench.metrics import SetMetric, metrics
+from negbench.metrics import metrics
 from negbench.metrics.base import ImageMetric
 from negbench.plan import in_shard, make_plan, parse_shard
 from negbench.record import find_runs, load_record, read_samples, run_folder
 from negbench.store import ImageStore
 from negbench.types import Score
 
-PROMPTS = "id,prompt,negative\n" + "".join(
-    f"c{n},a castle number {n},{'blurry' if n % 2 else ''}\n" for n in range(8)
-)
 PLAIN = ("ssim", "no_op", "evaluations")
-
-
-class Brightness(ImageMetric):
-    """Mean grey level."""
-
-    unit = "grey"
-
-    def score(self, items):
-        return [Score.of(item.pixels.mean()) for item in items]
-
-
-class MeanRow(SetMetric):
-    """Mean of the first pixel over a set."""
-
-    unit = "grey"
-
-    def rows(self, items):
-        return np.stack([item.pixels[0, 0].astype(np.float32) for item in items])
-
-    def value(self, rows):
-        return float(rows.mean())
 
 
 @pytest.fixture(autouse=True)
 def _own_metrics(monkeypatch):
-    monkeypatch.setattr(metrics, "_local", {})
-    metrics.register("brightness")(Brightness)
-    metrics.register("mean_row")(MeanRow)
+    use_metrics(monkeypatch, brightness=Brightness, mean_row=MeanRow)
 
 
 @pytest.fixture
 def prompts(tmp_path):
     path = tmp_path / "prompts.csv"
-    path.write_text(PROMPTS)
+    path.write_text(castles(8, even=""))
     return path
 
 
@@ -68,13 +42,9 @@ def plan(tmp_path, prompts, **changes):
     options = {
         "methods": ["static"],
         "method_params": {"text": "blurry, noisy"},
-        "generator": "fake",
-        "generator_params": {"size": 16, "steps": 4},
         "metrics": [*PLAIN, "brightness", "mean_row"],
         "prompts": prompts,
-        "replicates": 2,
-        "out": tmp_path / "runs",
-        "cache": tmp_path / "cache",
+        **plan_options(tmp_path),
     }
     return make_plan(**{**options, **changes})
 

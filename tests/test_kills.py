@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_runs import MeanRow, plan_options, use_metrics
 
 from negbench.errors import RecordError, StorageError
 from negbench.evaluate import evaluate
-from negbench.metrics import SetMetric, metrics
 from negbench.metrics.base import ImageMetric, Network
 from negbench.plan import make_plan
 from negbench.types import Ref, Score
@@ -74,21 +74,9 @@ class Warmth(ImageMetric):
         return [Score.of(i.features["colors"][0] - i.features["colors"][2]) for i in items]
 
 
-class Corner(SetMetric):
-    """Mean of the first pixel over a set."""
-
-    def rows(self, items):
-        return np.stack([item.pixels[0, 0].astype(np.float32) for item in items])
-
-    def value(self, rows):
-        return float(rows.mean())
-
-
 @pytest.fixture(autouse=True)
 def _own_metrics(monkeypatch):
-    monkeypatch.setattr(metrics, "_local", {})
-    metrics.register("warmth")(Warmth)
-    metrics.register("corner")(Corner)
+    use_metrics(monkeypatch, warmth=Warmth, corner=MeanRow)
 
 
 def plan(folder, **changes):
@@ -97,13 +85,9 @@ def plan(folder, **changes):
         prompts.write_text("".join(f"a castle {n}\n" for n in range(5)))
     options = {
         "methods": ["static"],
-        "generator": "fake",
-        "generator_params": {"size": 16, "steps": 3},
         "metrics": ["no_op", "warmth", "corner"],
         "prompts": prompts,
-        "replicates": 2,
-        "out": folder / "runs",
-        "cache": folder / "cache",
+        **plan_options(folder, steps=3),
     }
     return make_plan(**{**options, **changes})
 

@@ -9,50 +9,35 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from small_runs import Brightness, plan_options, use_metrics
 
 from negbench import load_record
 from negbench.errors import ConfigError, DataError, MissingError
 from negbench.evaluate import evaluate
-from negbench.metrics import metrics
-from negbench.metrics.base import ImageMetric
 from negbench.plan import make_plan
 from negbench.score import export_run, score_pictures
 from negbench.score.marks import MAX_MARK
 from negbench.score.sheet import draw_sheet
 from negbench.store import pixel_digest
-from negbench.types import Score
 
 PROMPTS = "id,prompt,negative\n" + "".join(
     f'c{n},"a castle, number {n}",{"blurry, noisy" if n % 3 else ""}\n' for n in range(11)
 )
 
 
-class Brightness(ImageMetric):
-    """Mean grey level."""
-
-    unit = "grey"
-
-    def score(self, items):
-        return [Score.of(item.pixels.mean()) for item in items]
-
-
 @pytest.fixture(autouse=True)
 def _own_metrics(monkeypatch):
-    monkeypatch.setattr(metrics, "_local", {})
-    metrics.register("brightness")(Brightness)
+    use_metrics(monkeypatch, brightness=Brightness)
 
 
 def run(tmp_path, **changes):
     prompts = tmp_path / "prompts.csv"
     prompts.write_text(PROMPTS)
     options = {
+        **plan_options(tmp_path, size=64),
         "methods": ["human"],
-        "generator": "fake",
-        "generator_params": {"size": 64, "steps": 4},
         "prompts": prompts,
         "replicates": 3,
-        "out": tmp_path / "runs",
-        "cache": tmp_path / "cache",
     }
     [record] = evaluate(make_plan(**{**options, **changes}))
     return record
