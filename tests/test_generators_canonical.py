@@ -7,14 +7,14 @@ import random
 import numpy as np
 import pytest
 import torch
-from tiny_pipelines import make_sd, make_sdxl
+from tiny_pipelines import make_sd, make_sdxl, request
 
 from negbench.errors import ConfigError, NegbenchError, UnknownNameError
 from negbench.generators import diffusers as generators_diffusers
 from negbench.generators.base import RunOptions
 from negbench.generators.resolve import resolve
 from negbench.generators.schedule import SHORT, Schedule
-from negbench.types import Guidance, ImageRequest, Negative, Treatment
+from negbench.types import Guidance, Negative
 
 
 @pytest.fixture(scope="module")
@@ -28,20 +28,6 @@ def build(folder, *, batch_size=None, **params):
         str(folder),
         params={"steps": 4, "dtype": "float32", **params},
         options=RunOptions(device="cpu", batch_size=batch_size),
-    )
-
-
-def request(generator, prompt, *negatives, seed=0, scale=5.0, kind="cfg", **params):
-    return ImageRequest(
-        generator=generator.ref(),
-        treatment=Treatment(
-            prompt=prompt,
-            negatives=tuple(
-                item if isinstance(item, Negative) else Negative(text=item) for item in negatives
-            ),
-            guidance=Guidance(kind=kind, scale=scale, params=params),
-        ),
-        seed=seed,
     )
 
 

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from tiny_pipelines import make_sd, make_sdxl
+from tiny_pipelines import make_sd, make_sdxl, request
 
 from negbench.generators import history
 from negbench.generators.base import RunOptions
@@ -19,7 +19,7 @@ from negbench.generators.sharing import Node, count_together, parcels
 from negbench.guidance import rules
 from negbench.guidance.base import EMPTY, POSITIVE, Plain, Step, negative
 from negbench.guidance.binding import bind
-from negbench.types import Guidance, ImageRequest, Negative, Treatment
+from negbench.types import Guidance, Negative
 
 STEPS = 6
 
@@ -35,20 +35,6 @@ def build(folder, *, batch_size=None, **params):
         str(folder),
         params={"steps": STEPS, "dtype": "float32", "scheduler": "ddim", **params},
         options=RunOptions(device="cpu", batch_size=batch_size),
-    )
-
-
-def request(generator, prompt, *negatives, seed=0, scale=5.0, kind="cfg", **params):
-    return ImageRequest(
-        generator=generator.ref(),
-        treatment=Treatment(
-            prompt=prompt,
-            negatives=tuple(
-                item if isinstance(item, Negative) else Negative(text=item) for item in negatives
-            ),
-            guidance=Guidance(kind=kind, scale=scale, params=params),
-        ),
-        seed=seed,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from negbench.types import Guidance, ImageRequest, Negative, Treatment
+
 TEXT = """
 a an the of with in on house professor hat glasses red blue old snow fog sketch tree
 blurry noisy low quality watermark cropped cat dog car rusty steam cup night , .
@@ -67,7 +69,7 @@ def _text_config(vocabulary: int, eos: int, width: int = 16, **more):
     )
 
 
-def _vae():
+def _vae(**more):
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -78,6 +80,7 @@ def _vae():
         layers_per_block=1,
         latent_channels=4,
         sample_size=16,
+        **more,
     )
 
 
@@ -165,16 +168,7 @@ def make_sdxl(folder: Path, *, zeros: bool = True, seed: int = 0) -> Path:
 
 
 def _flow_vae():
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        layers_per_block=1,
-        latent_channels=4,
-        sample_size=16,
+    return _vae(
         scaling_factor=1.5305,
         shift_factor=0.0609,
         use_quant_conv=False,
@@ -270,3 +264,18 @@ def make_flux(folder: Path, *, distilled: bool = False, seed: int = 0) -> Path:
     )
     pipe.save_pretrained(str(folder))
     return folder
+
+
+def request(generator, prompt, *negatives, seed=0, scale=5.0, kind="cfg", **params):
+    """A request of one picture; negatives are texts, or `Negative`s with weights."""
+    return ImageRequest(
+        generator=generator.ref(),
+        treatment=Treatment(
+            prompt=prompt,
+            negatives=tuple(
+                item if isinstance(item, Negative) else Negative(text=item) for item in negatives
+            ),
+            guidance=Guidance(kind=kind, scale=scale, params=params),
+        ),
+        seed=seed,
+    )
