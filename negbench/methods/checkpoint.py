@@ -17,6 +17,9 @@ from negbench.types import canonical_json, sha256_hex
 from negbench.weight_files import file_digest, indexed_shards, read_description, read_header
 
 MINIATURE = "miniature"
+SHIPPED = {MINIATURE: "negopt", "miniature-rl": "negopt-rl"}
+"""Checkpoints that come with negbench and their folders: by imitation, and then by reward."""
+
 MAX_JSON = 64 << 20
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -57,10 +60,10 @@ def locate(spec: str) -> Path:
         MissingError: it is not on this machine; the message says how to get it.
         ConfigError: a file, or a name that can be none of these.
     """
-    if spec == MINIATURE:
-        from negbench.miniature import negopt_dir
+    if spec in SHIPPED:
+        from negbench.miniature import weights_dir
 
-        folder = negopt_dir()
+        folder = weights_dir() / SHIPPED[spec]
         if not folder.is_dir():
             raise MissingError(
                 f"method negopt: the miniature's checkpoint {folder} is missing; reinstall negbench"
@@ -78,7 +81,7 @@ def locate(spec: str) -> Path:
     if repo is None:
         raise MissingError(
             f"method negopt: checkpoint={spec}: there is no such folder; give a model folder, a "
-            "hub repo as org/name[@revision], or miniature"
+            f"hub repo as org/name[@revision], or one of {', '.join(SHIPPED)}"
         )
     folder_or_none = hub.cached_snapshot(repo, owner=f"method negopt: checkpoint={spec}")
     if folder_or_none is None:
@@ -189,7 +192,7 @@ def fetch(spec: str) -> Path:
         MissingError: the repo, the revision or its safetensors cannot be reached.
     """
     repo = hub.parse(spec)
-    if spec == MINIATURE or repo is None or Path(spec).expanduser().exists():
+    if spec in SHIPPED or repo is None or Path(spec).expanduser().exists():
         return locate(spec)
 
     def choose(names: list[str]) -> list[str]:

@@ -32,7 +32,8 @@ class NegOpt(Method):
         checkpoint: str = Field(
             default=MINIATURE,
             min_length=1,
-            description="model folder, hub repo org/name[@revision], or miniature",
+            description="model folder, hub repo org/name[@revision], miniature (by imitation), or "
+            "miniature-rl (by reward after)",
         )
         decode: Literal["beam", "sample", "greedy"] = Field(
             default="beam", description="beam search, sampling by seed, or the likeliest token"

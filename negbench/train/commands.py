@@ -202,7 +202,7 @@ def suggest(
     ] = None,
     n: Annotated[int, typer.Option("-n", "--n", help="Different negatives a prompt.")] = 1,
     checkpoint: Annotated[
-        str, typer.Option(help="Model folder, org/name[@revision], or miniature.")
+        str, typer.Option(help="Model folder, org/name[@revision], miniature, or miniature-rl.")
     ] = "miniature",
     seed: Annotated[int, typer.Option(help="Of all but the first negative.")] = 0,
     as_json: AsJson = False,
