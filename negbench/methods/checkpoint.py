@@ -17,8 +17,8 @@ from negbench.types import canonical_json, sha256_hex
 from negbench.weight_files import file_digest, indexed_shards, read_description, read_header
 
 MINIATURE = "miniature"
-SHIPPED = {MINIATURE: "negopt", "miniature-rl": "negopt-rl"}
-"""Checkpoints that come with negbench and their folders: by imitation, and then by reward."""
+SHIPPED = (MINIATURE, "miniature-rl")
+"""Checkpoints that come with negbench: by imitation, and then by reward."""
 
 MAX_JSON = 64 << 20
 WEIGHTS = "model.safetensors"
@@ -61,9 +61,9 @@ def locate(spec: str) -> Path:
         ConfigError: a file, or a name that can be none of these.
     """
     if spec in SHIPPED:
-        from negbench.miniature import weights_dir
+        from negbench import miniature
 
-        folder = weights_dir() / SHIPPED[spec]
+        folder = miniature.negopt_dir() if spec == MINIATURE else miniature.negopt_rl_dir()
         if not folder.is_dir():
             raise MissingError(
                 f"method negopt: the miniature's checkpoint {folder} is missing; reinstall negbench"

@@ -46,6 +46,11 @@ def negopt_dir() -> Path:
     return weights_dir() / "negopt"
 
 
+def negopt_rl_dir() -> Path:
+    """The NegOpt checkpoint of both stages: by imitation, and then by reward."""
+    return weights_dir() / "negopt-rl"
+
+
 def db_dir() -> Path:
     """The miniature Negative Prompts DB: `train`, `validation` and `test` as parquet."""
     return _HERE / "db"
