@@ -33,6 +33,10 @@ leaderboard *args:
     uv run negbench leaderboard fill {{args}}
     uv run negbench leaderboard check
 
-# speed comparisons with peers
+# speed comparisons with peers, on a CPU
 bench:
     uv run python benchmarks/generation_cpu.py
+    uv run python benchmarks/protocol_costs.py --rules 16
+    uv run python benchmarks/grid_sharing.py --every 3
+    uv run python benchmarks/scoring.py
+    uv run python benchmarks/growth.py
