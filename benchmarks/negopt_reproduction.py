@@ -40,8 +40,8 @@ WEIGHTS: Mapping[str, Mapping[str, float]] = {
 }
 METRICS = ("inception_score", "aesthetic", "clip_alignment", "ssim", "no_op")
 TRANSFER: Mapping[str, Mapping[str, Any]] = {
-    "as trained on": {"generator_params": {"steps": 12}},
-    "the benchmark's 25 steps": {},
+    "as trained on": {},
+    "12 steps": {"generator_params": {"steps": 12}},
     "scale 2": {"scale": 2.0},
     "scale 6": {"scale": 6.0},
     "window [5, 16)": {"guidance": "window", "guidance_params": {"start": 5, "stop": 16}},
