@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -222,10 +223,12 @@ def test_tokenizer_round_trip(tmp_path: Path) -> None:
         assert len(tokenizer(word).input_ids) == 3
 
 
-def test_weights_stay_small() -> None:
+def test_weights_stay_small_and_name_no_folder() -> None:
     folder = miniature.weights_dir()
     assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 25_000_000
     assert not [f for f in folder.rglob("*") if f.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+    for file in [*folder.rglob("*.json"), *folder.rglob("*.md")]:
+        assert not re.search(r'"(/|~|[A-Z]:)[\w/]{3}', file.read_text(encoding="utf-8")), file
 
 
 @needs_weights

@@ -202,3 +202,15 @@ def test_pairs_refuse_what_cannot_be_learnt_from(tmp_path, monkeypatch):
         read_pairs("x", split="train")
     with pytest.raises(ConfigError, match="no pair has a like"):
         read_pairs("x", split="train", likes="log")
+
+
+def test_a_card_names_no_folder_of_the_machine_that_wrote_it():
+    from negbench.train.card import portable
+
+    facts = {
+        "init": "/home/a/runs/sft/checkpoint",
+        "settings": {"db": "~/data", "base": "t5-small"},
+    }
+    assert portable(facts) == {
+        "init": "./sft/checkpoint", "settings": {"db": "./~/data", "base": "t5-small"},
+    }  # fmt: skip

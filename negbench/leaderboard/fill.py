@@ -31,8 +31,9 @@ LEFT_OUT = {
     "search": "draws as many images as it likes",
     "embedding": "needs a file of an embedding",
 }
-PARAMS = {"static": {"list": "miniature"}}
-"""Parameters without which a method would not be at home on the miniature."""
+BY_REWARD = "negopt by reward"
+PARAMS = {"static": {"list": "miniature"}, BY_REWARD: {"checkpoint": "miniature-rl"}}
+"""Label -> parameters without which a method would not be at home on the miniature."""
 
 RULE_PARAMS = {"window": {"start": 5, "stop": 16}}
 """Parameters without which a rule would be plain CFG: the window of Ban et al. (2406.02965)."""
@@ -83,7 +84,9 @@ def fill(
                 found.left_out.append((f"{benchmark}: {method}", why))
                 continue
             try:
-                resolved = _plan(benchmark, method, rule, out=out, cache=cache, options=options)
+                resolved = _plan(
+                    benchmark, method, rule, label=label, out=out, cache=cache, options=options
+                )
                 say(f"{benchmark}: {label}")
                 [record] = evaluate(
                     resolved,
@@ -112,6 +115,8 @@ def combinations(
     made: list[tuple[str, str, str | None]] = [
         (name, name, None) for name in names if methods is None or name in methods
     ]
+    if any(method == "negopt" for _, method, _ in made):
+        made.append((BY_REWARD, "negopt", None))
     made += [
         (f"{carried} + {rule}", carried, rule)
         for rule in sorted(all_rules.names())
@@ -125,6 +130,7 @@ def _plan(
     method: str,
     rule: str | None,
     *,
+    label: str,
     out: Path,
     cache: Path | None,
     options: RunOptions | None,
@@ -132,7 +138,7 @@ def _plan(
     return make_plan(
         benchmark=benchmark,
         methods=[method],
-        method_params=PARAMS.get(method, {}),
+        method_params=PARAMS.get(label, {}),
         guidance=rule,
         guidance_params=RULE_PARAMS.get(rule or "", {}),
         out=out,

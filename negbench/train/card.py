@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _PAPER = "[NegOpt](https://arxiv.org/abs/2403.07605)"
@@ -15,6 +16,15 @@ def _front(base: str, tags: tuple[str, ...]) -> list[str]:
         lines.append(f"base_model: {json.dumps(base)}")
     lines += ["tags:", *(f"- {tag}" for tag in ("negbench", "negative-prompt", *tags)), "---", ""]
     return lines
+
+
+def portable(value: Any) -> Any:
+    """`value` with absolute paths cut to their last two names: a card is for other machines."""
+    if isinstance(value, dict):
+        return {key: portable(item) for key, item in value.items()}
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        return "/".join([".", *[part for part in Path(value).parts if part != "/"][-2:]])
+    return value
 
 
 def _table(rows: Mapping[str, Any]) -> list[str]:

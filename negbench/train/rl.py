@@ -29,7 +29,7 @@ from negbench.reward.terms import DEFAULT_WEIGHTS, Reward, calibrate, uncalibrat
 from negbench.reward.trials import Trial, Trials
 from negbench.store import default_cache
 from negbench.train.base_model import Base, check_same_vocabulary, load_base
-from negbench.train.card import rl_card
+from negbench.train.card import portable, rl_card
 from negbench.train.folder import RunFolder, read_facts
 from negbench.train.gradient import advantages, guard, policy_loss
 from negbench.train.pairs import Pairs, read_pairs
@@ -433,7 +433,7 @@ class _Rl:
         assert self.trials is not None
         before = read_facts(self.base.folder) if self.base.folder is not None else {}
         described = self.trials.generator.describe()
-        return {
+        facts: dict[str, Any] = {
             "schema": SCHEMA,
             "stage": "rl",
             "db": self.settings.db,
@@ -447,6 +447,7 @@ class _Rl:
             "settings": self.settings.model_dump(mode="json"),
             "figures": self._figures(),
         }
+        return dict(portable(facts))
 
     def _show(self) -> None:
         """Curves of the run, and a sheet of twin, human and policy."""

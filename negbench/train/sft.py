@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from negbench.errors import ConfigError
 from negbench.progress import Progress, silent
 from negbench.train.base_model import Base, load_base
-from negbench.train.card import sft_card
+from negbench.train.card import portable, sft_card
 from negbench.train.figures import tag_figures
 from negbench.train.folder import RunFolder
 from negbench.train.pairs import Likes, Pairs, Text, read_pairs
@@ -259,7 +259,7 @@ class _Sft:
             self.waited += 1
 
     def _facts(self) -> dict[str, Any]:
-        return {
+        facts: dict[str, Any] = {
             "schema": SCHEMA,
             "stage": "sft",
             "db": self.settings.db,
@@ -271,6 +271,7 @@ class _Sft:
             "settings": self.settings.model_dump(mode="json"),
             "figures": self.best,
         }
+        return dict(portable(facts))
 
     def _state(self) -> dict[str, Any]:
         return {

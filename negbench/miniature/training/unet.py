@@ -136,6 +136,9 @@ def write_pipeline(
     pipeline.text_encoder.to(torch.float32)
     folder = out / "pipeline"
     pipeline.save_pretrained(folder, safe_serialization=True)
+    vae = folder / "vae" / "config.json"  # where it was loaded from is nobody's business
+    kept = {k: v for k, v in json.loads(vae.read_text()).items() if k != "_name_or_path"}
+    vae.write_text(json.dumps(kept, indent=2) + "\n")
     # Older versions of transformers know the tokenizer by this name only.
     index = json.loads((folder / "model_index.json").read_text())
     index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
