@@ -23,7 +23,7 @@ def portable(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: portable(item) for key, item in value.items()}
     if isinstance(value, str) and value.startswith(("/", "~")):
-        return "/".join([".", *[part for part in Path(value).parts if part != "/"][-2:]])
+        return "/".join([".", *[part for part in Path(value).parts if part not in "/~"][-2:]])
     return value
 
 
