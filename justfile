@@ -26,7 +26,7 @@ fmt:
 
 # the README's table of methods on the miniature
 table *args:
-    uv run negbench evaluate -m none -m placebo -m popular -m human -m negopt {{args}}
+    uv run negbench evaluate -m none -m placebo -m popular -m human -m negopt -m reward=negopt -p reward.checkpoint=miniature-rl {{args}}
 
 # every method and rule on the miniature into leaderboard/; goes on where it stopped
 leaderboard *args:
