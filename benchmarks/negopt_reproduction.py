@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from negbench.compare import compare_runs
+from negbench.compare.compare import compare_runs
 from negbench.compare.tables import as_text
 from negbench.evaluate import evaluate
 from negbench.plan import make_plan

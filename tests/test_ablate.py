@@ -12,8 +12,9 @@ import pytest
 from small_runs import Brightness, MeanRow, use_metrics
 
 from negbench import cli
-from negbench.ablate import ablate, plan_ablation, split_tags
+from negbench.ablate.ablate import ablate, plan_ablation
 from negbench.ablate.tables import as_csv, as_text
+from negbench.ablate.tags import split_tags
 from negbench.errors import ConfigError
 from negbench.generators import generators
 from negbench.generators.base import Drawn

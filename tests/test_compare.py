@@ -24,7 +24,7 @@ from small_runs import (
 from typer.testing import CliRunner
 
 from negbench.cli import app
-from negbench.compare import compare_runs
+from negbench.compare.compare import compare_runs
 from negbench.compare.tables import as_csv, as_latex, as_text
 from negbench.errors import ConfigError, MissingError
 from negbench.evaluate import evaluate

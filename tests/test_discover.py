@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from negbench.discover import discover, write_cases
+from negbench.discover.discover import discover, write_cases
 from negbench.errors import ConfigError, DataError
 from negbench.judges import Judge, Verdict
 from negbench.plan import make_plan

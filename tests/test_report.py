@@ -294,7 +294,7 @@ def test_sweeps_and_timings_are_shown_with_runs_or_alone(tmp_path):
 
 
 def test_methods_are_held_against_each_other_as_compare_does(tmp_path):
-    from negbench.compare import compare_runs
+    from negbench.compare.compare import compare_runs
 
     records = run(tmp_path, "human", "s=static", params={"s.text": "ugly"})
     html = make_report(records, cache=tmp_path / "cache").html

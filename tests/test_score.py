@@ -15,8 +15,9 @@ from negbench import load_record
 from negbench.errors import ConfigError, DataError, MissingError
 from negbench.evaluate import evaluate
 from negbench.plan import make_plan
-from negbench.score import export_run, score_pictures
+from negbench.score.export import export_run
 from negbench.score.marks import MAX_MARK
+from negbench.score.score import score_pictures
 from negbench.score.sheet import draw_sheet
 from negbench.store import pixel_digest
 

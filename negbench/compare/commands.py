@@ -32,7 +32,8 @@ def compare(
     latex: AsLatex = False,
 ) -> None:
     """Compare runs pair by pair: differences, exact tests, and what may be concluded."""
-    from negbench.compare import compare_runs, tables
+    from negbench.compare import tables
+    from negbench.compare.compare import compare_runs
     from negbench.record import find_runs, load_record
 
     one_form(as_json=as_json, as_csv=as_csv, as_latex=latex)

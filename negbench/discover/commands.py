@@ -56,8 +56,8 @@ def discover(
     as_json: AsJson = False,
 ) -> None:
     """Write removal cases from what a judge sees in twins that their prompts do not name."""
-    from negbench.discover import discover as find
-    from negbench.discover import write_cases
+    from negbench.discover.discover import discover as find
+    from negbench.discover.discover import write_cases
     from negbench.errors import one_line
     from negbench.generators.base import RunOptions
     from negbench.judges import build_judge

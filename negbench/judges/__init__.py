@@ -7,10 +7,12 @@ verdicts = ask(judge, [Question(image=digest, pixels=pixels, concept="glasses")]
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from negbench.judges.base import Box, Comparison, Judge, Mask, Question, Verdict
 from negbench.registry import Registry
+
+if TYPE_CHECKING:
+    from negbench.judges.base import Box, Comparison, Judge, Mask, Question, Verdict
 
 judges: Registry[Judge] = Registry(
     "judge",
@@ -62,6 +64,15 @@ def make_judge(name: str, params: Mapping[str, Any] | None = None) -> Judge:
     judge = cls(build_config(cls.Config, params or {}, owner=f"judge {name}"))
     judge.name = name
     return judge
+
+
+def __getattr__(name: str) -> Any:
+    """The types of `negbench.judges.base`, once somebody asks: they bring numpy and pydantic."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from negbench.judges import base
+
+    return getattr(base, name)
 
 
 __all__ = [
