@@ -497,3 +497,17 @@ def test_the_shipped_leaderboard_holds():
     assert found.entries
     size = sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file())
     assert size < 3_000_000
+
+
+def test_the_command_names_a_checkpoint_that_is_not_the_usual_one():
+    from negbench.leaderboard.build import command_of
+
+    found = read_board(SHIPPED)
+    commands = {
+        checked.entry.plan.method.params["sha256:checkpoint"]: command_of(checked.entry)
+        for checked in found.entries.values()
+        if checked.entry.plan.method.name == "negopt"
+    }
+    [usual] = [text for text in commands.values() if text.endswith("-m negopt")]
+    [other] = [(digest, text) for digest, text in commands.items() if text != usual]
+    assert other[1].endswith(f"-p checkpoint=CHECKPOINT-{other[0][:12]}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from negbench.errors import RecordError
+from negbench.errors import NegbenchError, RecordError
 from negbench.files import write_atomic
 from negbench.leaderboard.add import benchmark_of
 from negbench.leaderboard.entry import Entry, pretty
@@ -18,7 +18,7 @@ from negbench.leaderboard.ranks import ALPHA, Ranking, rank
 from negbench.leaderboard.table import Cell, Column, Difference, Gone, Group, Row, Table
 from negbench.leaderboard.values import OWN_TEXT
 from negbench.stats import holm
-from negbench.types import canonical_json, sha256_hex
+from negbench.types import Ref, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from negbench.leaderboard.checks import Board, Checked
@@ -349,6 +349,7 @@ def command_of(entry: Entry) -> str:
     for key, value in sorted(plan.method.params.items()):
         if not key.startswith("sha256:") and (key not in usual or usual[key] != value):
             words += ["-p", f"{key}={_word(value)}"]
+    words += _files(plan.method)
     rule = plan.treatment_guidance
     if rule != plan.guidance:
         words += ["--guidance", rule.kind]
@@ -361,6 +362,28 @@ def command_of(entry: Entry) -> str:
     if entry.generator_name != "miniature":
         words += ["--generator", f"GENERATOR-{str(plan.generator.params.get('weights', ''))[:12]}"]
     return " ".join(shlex.quote(word) for word in words)
+
+
+def _files(method: Ref) -> list[str]:
+    """Options for what a method read and its own defaults do not: known by digest, not by name."""
+    usual = _defaults(method.name, "methods")
+    words = []
+    for key in sorted(usual.keys() - method.params.keys()):
+        digest = method.params.get(f"sha256:{key}")
+        if digest is not None and digest != _usual_digest(method.name, key):
+            words += ["-p", f"{key}={key.upper()}-{str(digest)[:12]}"]
+    return words
+
+
+def _usual_digest(name: str, key: str) -> str | None:
+    """Digest of what a built-in method reads when nobody says what, or None if it is not here."""
+    from negbench.methods import methods
+
+    cls = methods.get(name)
+    try:
+        return cls(cls.Config()).identity().get(key)
+    except NegbenchError:
+        return None
 
 
 def _defaults(name: str, kind: str) -> dict[str, Any]:

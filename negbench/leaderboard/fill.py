@@ -81,7 +81,7 @@ def fill(
             if load_benchmark(benchmark).protocol == "removal" and method != CARRIED["removal"]:
                 why = DEAF
             if why is not None and methods is None:
-                found.left_out.append((f"{benchmark}: {method}", why))
+                found.left_out.append((f"{benchmark}: {label}", why))
                 continue
             try:
                 resolved = _plan(
