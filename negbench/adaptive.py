@@ -18,6 +18,7 @@ from negbench.files import read_json, write_json
 from negbench.methods.base import Method
 from negbench.progress import Progress, silent
 from negbench.protocols.cases import dataset_digest
+from negbench.remote import at_hand, written
 from negbench.types import Case, Guidance, Treatment, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def adapt(
     """
     rules = (guidance, carried or guidance)
     path = _kept_at(method, name, cases, generator=generator, rules=rules, cache=cache)
-    if path.is_file():
+    if at_hand(path, cache=cache):
         kept = read_json(path)
         if len(kept.get("treatments", [])) == len(cases):
             decided = [Treatment.model_validate(item) for item in kept["treatments"]]
@@ -160,6 +161,7 @@ def adapt(
     write_json(
         path, {"treatments": [item.model_dump(mode="json") for item in decided], "notes": notes}
     )
+    written(path, cache=cache)
     return decided, [*notes, *method.notes(cases)]
 
 

@@ -55,6 +55,7 @@ from negbench.options import (
 )
 from negbench.progress import progress_bar
 from negbench.protocols.commands import score_verdicts
+from negbench.remote import sending_all
 from negbench.remove.commands import remove
 from negbench.report.commands import report
 from negbench.score.commands import export, score
@@ -367,5 +368,5 @@ def _root(
 
 def main() -> None:
     """Entry point of the ``negbench`` command."""
-    with _told():
+    with _told(), sending_all(progress=progress_bar):
         app()

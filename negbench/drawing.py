@@ -80,7 +80,9 @@ class Drawing:
             NegbenchError: the generator failed or the disk is full; what was drawn is kept.
         """
         missing = []
-        for key in dict.fromkeys(needed):
+        keys = list(dict.fromkeys(needed))
+        self.store.fetch(keys, progress=progress)
+        for key in keys:
             stored = self.store.get(key)
             if stored is None:
                 missing.append(key)

@@ -15,6 +15,7 @@ from negbench.metrics.base import SetMetric
 from negbench.plan import Job, Resolved
 from negbench.progress import Progress, silent
 from negbench.record import Record, Sample, load_record, read_samples, run_folder, save_record
+from negbench.remote import sending
 from negbench.requests import Wanted
 from negbench.scoring import Scoring
 from negbench.store import FeatureStore
@@ -40,6 +41,11 @@ def evaluate(resolved: Resolved, *, progress: Progress = silent, command: str = 
     """
     make_folder(resolved.out)
     make_folder(resolved.cache)
+    with sending(resolved.cache, progress=progress):
+        return _evaluate(resolved, progress=progress, command=command)
+
+
+def _evaluate(resolved: Resolved, *, progress: Progress, command: str) -> list[Record]:
     started = time.time()
     open_jobs = [_OpenJob(resolved, job) for job in resolved.jobs]
     finished = [job.finished_record() for job in open_jobs]

@@ -8,10 +8,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from negbench.errors import RecordError, StorageError
 from negbench.types import canonical_json
+
+if TYPE_CHECKING:
+    from negbench.remote import Remote
 
 MAX_LINE = 4_000_000
 
@@ -99,13 +102,19 @@ class LineWriter:
     """Appends JSON lines to a file of its own; a kill leaves at most one torn last line.
 
     The file is created with the first line, under a name nobody else writes to, so that any
-    number of processes on any number of machines can write into one folder.
+    number of processes on any number of machines can write into one folder. With a `remote` the
+    file is sent there from time to time; what follows goes to a new one.
     """
 
-    def __init__(self, folder: Path, *, prefix: str = "w") -> None:
-        token = os.urandom(6).hex()
-        self.path = folder / f"{prefix}-{token}.jsonl"
+    def __init__(self, folder: Path, *, prefix: str = "w", remote: Remote | None = None) -> None:
+        self._folder = folder
+        self._prefix = prefix
+        self._remote = remote
         self._handle: int | None = None
+        self.path = self._new_path()
+
+    def _new_path(self) -> Path:
+        return self._folder / f"{self._prefix}-{os.urandom(6).hex()}.jsonl"
 
     def append(self, value: dict[str, Any]) -> None:
         """Append one line.
@@ -114,6 +123,11 @@ class LineWriter:
             StorageError: the disk is full or the folder cannot be written.
         """
         line = canonical_json(value) + b"\n"
+        if self._remote is not None:
+            if self._remote.is_taken(self.path):
+                self.close()
+                self.path = self._new_path()
+            self._remote.mark()
         try:
             if self._handle is None:
                 make_folder(self.path.parent)
@@ -125,6 +139,8 @@ class LineWriter:
                 view = view[os.write(self._handle, view) :]
         except OSError as error:
             raise storage_error(error, self.path) from error
+        if self._remote is not None:
+            self._remote.wrote(self.path)
 
     def close(self) -> None:
         """Close the file; further lines go to it no more."""

@@ -104,7 +104,7 @@ def forecast(resolved: Resolved) -> Outlook:
 
     store = ImageStore(resolved.cache)
     requests = resolved.requests()
-    missing = [request for key, request in requests.items() if store.get(key) is None]
+    missing = [request for key, request in requests.items() if key not in store]
     alone = sum(resolved.generator.evaluations(request) for request in missing)
     plan = resolved.jobs[0].plan
     cases = {wanted.case.id for wanted in resolved.mine(resolved.jobs[0])}

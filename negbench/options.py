@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from negbench.errors import ConfigError
+from negbench.remote import cache_folder
 
 if TYPE_CHECKING:
     from negbench.plan import Resolved
@@ -63,7 +64,13 @@ Limit = Annotated[int | None, typer.Option(help="Only the first so many.")]
 Replicates = Annotated[int | None, typer.Option(help="Noises a prompt.")]
 RunsFolder = Annotated[Path, typer.Option(help="Folder of runs.")]
 CacheFolder = Annotated[
-    Path | None, typer.Option("--cache", help="Folder of images and scores; default: user cache.")
+    Path | None,
+    typer.Option(
+        "--cache",
+        parser=cache_folder,
+        metavar="FOLDER|URL",
+        help="Images and scores, s3://bucket/folder too; default: user cache.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 BatchSize = Annotated[int | None, typer.Option(help="Images drawn together.")]

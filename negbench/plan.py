@@ -24,6 +24,7 @@ from negbench.progress import Progress, silent
 from negbench.protocols import Benchmark, load_benchmark
 from negbench.protocols.cases import dataset_digest, load_cases
 from negbench.record import Plan
+from negbench.remote import at_hand, written
 from negbench.requests import Requests, Wanted, distinct_guidance
 from negbench.store import default_cache
 from negbench.types import Case, Guidance, ImageRequest, Ref, Treatment, canonical_json, sha256_hex
@@ -309,13 +310,14 @@ def treat_cached(
     if method.cacheable:
         key = canonical_json([method.ref(name).digest(), dataset_digest(cases), METHOD_SEED])
         path = cache / "treatments" / f"{sha256_hex(key)}.json"
-        if path.is_file():
+        if at_hand(path, cache=cache):
             kept = read_json(path).get("treatments", [])
             if len(kept) == len(cases):
                 return [Treatment.model_validate(item) for item in kept], method.notes(cases)
     treatments = treat_checked(method, name, cases, seed=METHOD_SEED)
     if path is not None:
         write_json(path, {"treatments": [item.model_dump(mode="json") for item in treatments]})
+        written(path, cache=cache)
     return treatments, method.notes(cases)
 
 

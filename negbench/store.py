@@ -5,7 +5,8 @@
     <cache>/scores/<writer>.jsonl              a score by metric, image, twin and text
     <cache>/treatments/<digest>.json           what a method decided
 
-Everything is append-only or appears at once, so any number of processes may share a cache.
+Everything is append-only or appears at once, so any number of processes may share a cache. One that
+mirrors object storage (`negbench.remote`) fetches what is missing and sends what is new.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from negbench.files import (
     write_atomic,
     write_json,
 )
+from negbench.progress import Progress, silent
+from negbench.remote import mirror, remote_of, user_cache
+from negbench.remote.objects import is_url
 from negbench.types import Ref, Score, sha256_hex
 
 if TYPE_CHECKING:
@@ -42,13 +46,9 @@ IMAGE_SCHEMA = 1
 
 
 def default_cache() -> Path:
-    """``$NEGBENCH_CACHE``, or the platform's cache folder for negbench."""
-    given = os.environ.get("NEGBENCH_CACHE")
-    if given:
-        return Path(given)
-    from platformdirs import user_cache_path
-
-    return Path(user_cache_path("negbench"))
+    """``$NEGBENCH_CACHE`` (a folder or a URL), or the platform's cache folder for negbench."""
+    given = os.environ.get("NEGBENCH_CACHE", "")
+    return mirror(given) if is_url(given) else user_cache()
 
 
 def pixel_digest(pixels: npt.NDArray[np.uint8]) -> str:
@@ -73,6 +73,7 @@ class ImageStore:
 
     def __init__(self, cache: Path) -> None:
         self.root = cache / "images"
+        self._remote = remote_of(cache)
 
     def png_path(self, key: str) -> Path:
         """Where the picture of `key` lies, whether or not it exists."""
@@ -81,8 +82,32 @@ class ImageStore:
     def _facts_path(self, key: str) -> Path:
         return self.root / key[:2] / f"{key}.json"
 
+    def __contains__(self, key: str) -> bool:
+        """Whether the image is there, here or in object storage; nothing is fetched."""
+        if self._facts(key) is not None:
+            return True
+        return self._remote is not None and self._remote.has(self._facts_path(key))
+
+    def fetch(self, keys: Iterable[str], *, progress: Progress = silent) -> None:
+        """Fetch from object storage, many at a time, what is there and not here.
+
+        Raises:
+            StorageError: it cannot be read, and nothing was made yet in this process.
+        """
+        if self._remote is not None:
+            missing = [key for key in dict.fromkeys(keys) if self._facts(key) is None]
+            pairs = [(self.png_path(key), self._facts_path(key)) for key in missing]
+            self._remote.fetch_all(pairs, progress=progress)
+
     def get(self, key: str) -> StoredImage | None:
         """Facts of the image, or None if it is not (wholly) there."""
+        found = self._facts(key)
+        if found is None and self._remote is not None:
+            self.fetch([key])
+            found = self._facts(key)
+        return found
+
+    def _facts(self, key: str) -> StoredImage | None:
         path = self._facts_path(key)
         if not (path.is_file() and self.png_path(key).is_file()):
             return None
@@ -113,6 +138,8 @@ class ImageStore:
         """
         from PIL import Image
 
+        if self._remote is not None:
+            self._remote.mark()
         image = pixel_digest(drawn.pixels)
         buffer = io.BytesIO()
         Image.fromarray(drawn.pixels).save(buffer, format="PNG", compress_level=4)
@@ -129,6 +156,8 @@ class ImageStore:
                 "provenance": dict(provenance),
             },
         )
+        if self._remote is not None:
+            self._remote.wrote(self._facts_path(drawn.key), now=True)
         return StoredImage(drawn.key, image, drawn.evaluations, dict(drawn.facts))
 
     def load(self, stored: StoredImage) -> npt.NDArray[np.uint8] | None:
@@ -136,6 +165,8 @@ class ImageStore:
         import numpy as np
         from PIL import Image
 
+        if self._remote is not None and not self.png_path(stored.key).is_file():
+            self.fetch([stored.key])
         try:
             with Image.open(self.png_path(stored.key)) as picture:
                 pixels = np.asarray(picture.convert("RGB"), dtype=np.uint8)
@@ -143,10 +174,13 @@ class ImageStore:
             return None
         return pixels if pixel_digest(pixels) == stored.image else None
 
-    def discard(self, key: str) -> None:
-        """Forget an image, so that it is drawn again."""
-        for path in (self._facts_path(key), self.png_path(key)):
+    def discard(self, key: str, *, only_here: bool = False) -> None:
+        """Forget an image, so that it is drawn again; if `only_here`, it may be fetched again."""
+        paths = (self._facts_path(key), self.png_path(key))
+        for path in paths:
             path.unlink(missing_ok=True)
+        if self._remote is not None and not only_here:
+            self._remote.discard(paths)
 
 
 def text_key(text: str) -> str:
@@ -167,6 +201,9 @@ class FeatureStore:
         self._rows: dict[str, npt.NDArray[np.float32]] = {}
         self._writer: Path | None = None
         self._width: int | None = None
+        self._remote = remote_of(cache)
+        if self._remote is not None:
+            self._remote.pull(self.folder)
         self._read()
 
     def _read(self) -> None:
@@ -210,12 +247,18 @@ class FeatureStore:
         import numpy as np
 
         rows = np.ascontiguousarray(rows, dtype="<f4")
+        if self._remote is not None:
+            self._remote.mark()
+            if self._writer is not None and self._remote.is_taken(self._writer):
+                self._writer = None
         if self._width is None:
             self._width = int(rows.shape[1])
             make_folder(self.folder)
             write_json(
                 self.folder / "network.json", {"network": self._dump(), "width": self._width}
             )
+            if self._remote is not None:
+                self._remote.wrote(self.folder / "network.json")
         if self._writer is None:
             self._writer = self.folder / f"w-{os.urandom(6).hex()}.bin"
         data = bytearray()
@@ -228,6 +271,8 @@ class FeatureStore:
                 file.write(data)
         except OSError as error:
             raise storage_error(error, self._writer) from error
+        if self._remote is not None:
+            self._remote.wrote(self._writer)
 
 
 class ScoreStore:
@@ -236,7 +281,8 @@ class ScoreStore:
     def __init__(self, cache: Path) -> None:
         self._folder = cache / "scores"
         self._scores: dict[str, Score] | None = None
-        self._writer = LineWriter(self._folder)
+        self._remote = remote_of(cache)
+        self._writer = LineWriter(self._folder, remote=self._remote)
 
     @staticmethod
     def key(metric: str, image: str, twin: str | None, prompt: str, negative: str) -> str:
@@ -247,6 +293,8 @@ class ScoreStore:
     def _table(self) -> dict[str, Score]:
         if self._scores is None:
             self._scores = {}
+            if self._remote is not None:
+                self._remote.pull(self._folder)
             for path in sorted(self._folder.glob("*.jsonl")):
                 for number, line in enumerate(read_lines(path), start=1):
                     try:

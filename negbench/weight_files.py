@@ -13,7 +13,7 @@ from typing import Any
 
 from negbench.errors import DataError, NegbenchError
 from negbench.files import storage_error, write_atomic
-from negbench.store import default_cache
+from negbench.remote import user_cache
 from negbench.types import canonical_json, sha256_hex
 
 MAX_HEADER = 100 << 20
@@ -101,7 +101,7 @@ def file_digest(path: Path) -> str:
         stat = path.stat()
         times = [stat.st_mtime_ns, stat.st_ctime_ns]
         identity = [str(path.resolve()), stat.st_size, stat.st_ino, *times]
-        kept = default_cache() / "digests" / sha256_hex(canonical_json(identity))
+        kept = user_cache() / "digests" / sha256_hex(canonical_json(identity))
         if stat.st_size >= CACHED_FROM and kept.is_file():
             text = kept.read_text("ascii", errors="replace").strip()
             if re.fullmatch(r"[0-9a-f]{64}", text):

@@ -101,7 +101,7 @@ def test_digest_of_a_large_file_is_remembered_until_it_changes(tmp_path, monkeyp
         assert weight_files.file_digest(path) == first
     path.write_bytes(b"0123456788")
     assert weight_files.file_digest(path) != first
-    for kept in (weight_files.default_cache() / "digests").iterdir():
+    for kept in (weight_files.user_cache() / "digests").iterdir():
         kept.write_text("torn")
     assert weight_files.file_digest(path) != first
 

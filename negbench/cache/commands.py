@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,18 +29,54 @@ def _cache(folder: Path | None) -> Path:
 
 @cache_app.command("check")
 def check(cache: CacheFolder = None, as_json: AsJson = False) -> None:
-    """Say where the cache is and how large its parts are."""
+    """Say where the cache is, how large its parts are, and what waits to be sent."""
     from negbench.cache.contents import sizes
+    from negbench.errors import NegbenchError
+    from negbench.remote import open_remote
 
     folder = _cache(cache)
     kinds = sizes(folder)
     total = sum(kind.bytes for kind in kinds)
+    remote = open_remote(folder)
+    about: dict[str, Any] = {}
+    if remote is not None:
+        about = {"url": remote.url, "waiting": None}
+        try:
+            about["waiting"] = remote.waiting()
+        except NegbenchError as error:
+            about["problem"] = str(error)
     if as_json:
-        emit({"cache": str(folder), "bytes": total, "parts": [vars(kind) for kind in kinds]})
+        parts = [vars(kind) for kind in kinds]
+        emit({"cache": str(folder), "bytes": total, "parts": parts, "remote": about or None})
         return
     typer.echo(f"{folder}: {total / 1e6:,.1f} MB")
+    if about:
+        said = about.get("problem") or f"{about['waiting']:,} files wait to be sent"
+        typer.echo(f"  {about['url']}: {said}")
     for kind in kinds:
         typer.echo(f"  {kind.name:<12} {kind.files:>9,} files {kind.bytes / 1e6:>12,.1f} MB")
+
+
+@cache_app.command("sync")
+def sync(cache: CacheFolder = None, as_json: AsJson = False) -> None:
+    """Fetch all that object storage has and send all that it lacks."""
+    from negbench.errors import ConfigError
+    from negbench.progress import progress_bar
+    from negbench.remote import open_remote
+
+    folder = _cache(cache)
+    remote = open_remote(folder)
+    if remote is None:
+        raise ConfigError(
+            f"{folder} belongs to no object storage; write --cache s3://bucket/folder"
+        )
+    done = remote.sync(progress=progress_bar)
+    if as_json:
+        emit({"cache": str(folder), "url": remote.url, **vars(done)})
+        return
+    for name in done.damaged:
+        typer.echo(f"{remote.url}/{name}: damaged there, left out")
+    typer.echo(f"{remote.url}: {done.fetched:,} files fetched, {done.sent:,} sent")
 
 
 @cache_app.command("verify")
@@ -53,7 +89,8 @@ def verify(
 ) -> None:
     """Read every picture, feature and score, and name what is damaged.
 
-    Exit code 1 if anything is, and was not dropped.
+    Exit code 1 if anything is, and was not dropped. Of a cache in object storage only what lies
+    on this machine is looked at; what is dropped is fetched again when needed.
     """
     from negbench.cache.contents import drop_damage, find_damage
     from negbench.progress import progress_bar
@@ -90,7 +127,10 @@ def gc(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove pictures that none of the runs needs, and what killed runs left behind."""
+    """Remove pictures that none of the runs needs, and what killed runs left behind.
+
+    Of a cache in object storage only what lies on this machine is removed.
+    """
     from negbench.cache.contents import drop_garbage, find_garbage
     from negbench.record import find_runs, load_record
 

@@ -194,7 +194,7 @@ def drop_damage(cache: Path, damage: Iterable[Damage]) -> None:
         if item.line is not None:
             lines.setdefault(item.path, set()).add(item.line)
         elif item.path.parent.parent == store.root:
-            store.discard(item.path.stem)
+            store.discard(item.path.stem, only_here=True)
         elif item.path.name == "network.json":
             for path in sorted(item.path.parent.iterdir()):
                 _remove(path)

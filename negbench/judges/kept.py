@@ -16,6 +16,7 @@ from typing import Any
 from negbench.errors import RecordError
 from negbench.files import LineWriter, read_lines, write_json
 from negbench.judges.base import Judge, Question, Verdict
+from negbench.remote import remote_of, written
 from negbench.store import default_cache
 from negbench.types import Ref, canonical_json, sha256_hex
 
@@ -31,7 +32,11 @@ class VerdictStore:
     def __init__(self, cache: Path, judge: Ref) -> None:
         self.folder = cache / "verdicts" / judge.digest()[:16]
         self._judge = judge
-        self._writer = LineWriter(self.folder)
+        self._cache = cache
+        remote = remote_of(cache)
+        if remote is not None:
+            remote.pull(self.folder)
+        self._writer = LineWriter(self.folder, remote=remote)
         self._known: dict[str, dict[str, Any]] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             for line in read_lines(path):
@@ -55,6 +60,7 @@ class VerdictStore:
         line = {"key": key, **answer}
         if not (self.folder / "judge.json").is_file():
             write_json(self.folder / "judge.json", self._judge.model_dump(mode="json"))
+            written(self.folder / "judge.json", cache=self._cache)
         self._writer.append(line)
         self._known[key] = line
 

@@ -209,11 +209,12 @@ class Llm(Method):
     def _remote(self, texts: Sequence[str]) -> list[str]:
         import httpx
 
+        from negbench.remote import at_hand, written
         from negbench.store import default_cache
 
         settings = self._settings
         key = os.environ.get(settings.key_env, "")
-        folder = default_cache() / "llm"
+        cache = default_cache()
         answers = []
         with httpx.Client(timeout=settings.timeout, follow_redirects=False) as client:
             for text in texts:
@@ -224,12 +225,13 @@ class Llm(Method):
                     "temperature": 0,
                 }
                 name = sha256_hex(canonical_json([settings.endpoint, body]))
-                path = folder / f"{name}.json"
-                if path.is_file():
+                path = cache / "llm" / f"{name}.json"
+                if at_hand(path, cache=cache):
                     answers.append(str(read_json(path)["answer"]))
                     continue
                 answer = self._ask(client, body, key=key)
                 write_json(path, {"answer": answer, "model": settings.model})
+                written(path, cache=cache)
                 answers.append(answer)
         return answers
 

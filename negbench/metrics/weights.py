@@ -26,7 +26,7 @@ from negbench.errors import (
     one_line,
 )
 from negbench.files import make_folder, storage_error
-from negbench.store import default_cache
+from negbench.remote import user_cache
 from negbench.weight_files import file_digest
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ BUNDLES: dict[str, tuple[str, ...]] = {
 
 
 def weights_dir() -> Path:
-    """Where prefetched files lie: ``weights`` in negbench's cache (`NEGBENCH_CACHE`)."""
-    return default_cache() / "weights"
+    """Where prefetched files lie: ``weights`` in the cache of this machine (`user_cache`)."""
+    return user_cache() / "weights"
 
 
 def _torch_hub_dir() -> Path:

@@ -84,11 +84,9 @@ class Pictures:
         Raises:
             NegbenchError: the generator failed or the disk is full; what was drawn is kept.
         """
-        missing = {}
-        for request in requests:
-            key = request.key()
-            if key not in missing and self.store.get(key) is None:
-                missing[key] = request
+        wanted = {request.key(): request for request in requests}
+        self.store.fetch(wanted, progress=progress)
+        missing = {k: request for k, request in wanted.items() if self.store.get(k) is None}
         if not missing:
             return
         generator = self.resolved.generator

@@ -22,6 +22,7 @@ import numpy as np
 from negbench.errors import NegbenchError, PluginError, one_line
 from negbench.files import write_atomic
 from negbench.progress import Progress
+from negbench.remote import at_hand, written
 from negbench.timing.plan import Resolved, Unit
 from negbench.types import ImageRequest, canonical_json, sha256_hex
 
@@ -38,6 +39,7 @@ class TraceStore:
     """Traces by request and watched texts: ``<cache>/traces/<kk>/<digest>.npz``."""
 
     def __init__(self, cache: Path) -> None:
+        self.cache = cache
         self.root = cache / "traces"
 
     @staticmethod
@@ -60,7 +62,7 @@ class TraceStore:
         from negbench.generators.tracing import Trace
 
         path = self._path(self.digest(watch))
-        if not path.is_file():
+        if not at_hand(path, cache=self.cache):
             return None
         try:
             with np.load(path, allow_pickle=False) as kept:
@@ -96,7 +98,9 @@ class TraceStore:
             arrays["maps"] = found.maps
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write_atomic(self._path(self.digest(watch)), buffer.getvalue())
+        path = self._path(self.digest(watch))
+        write_atomic(path, buffer.getvalue())
+        written(path, cache=self.cache)
 
 
 def watch_all(
