@@ -11,6 +11,7 @@ from tiny_pipelines import make_sd, make_sdxl, request
 
 from negbench.errors import ConfigError, NegbenchError, UnknownNameError
 from negbench.generators import diffusers as generators_diffusers
+from negbench.generators import layers
 from negbench.generators.base import RunOptions
 from negbench.generators.resolve import resolve
 from negbench.generators.schedule import SHORT, Schedule
@@ -277,3 +278,24 @@ def test_requests_of_another_generator_and_wrong_rules_are_refused(folders):
         generator.check_guidance(Guidance(kind="window", params={"start": 5}))
     with pytest.raises(ConfigError, match="version 1 here, but version 2"):
         generator.check_guidance(Guidance(kind="cfg", version=2))
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_keys_and_values_of_a_text_are_made_once_and_change_no_bit(folders, kind, monkeypatch):
+    projected = []
+    plain = layers.project
+    monkeypatch.setattr(layers, "project", lambda *args: projected.append(args[0]) or plain(*args))
+
+    def drawn():
+        projected.clear()
+        generator = build(folders[kind])
+        asked = [request(generator, "a house", "a tree", seed=seed) for seed in range(3)]
+        items = list(generator.draw(asked))
+        calls = items[0].evaluations // 2
+        return {item.key: item.pixels for item in items}, len(projected), calls
+
+    kept, once, calls = drawn()
+    monkeypatch.setattr(layers, "LARGEST", 0)
+    made_again, each_step, _ = drawn()
+    assert each_step == calls * once
+    assert all(np.array_equal(kept[key], made_again[key]) for key in kept)

@@ -124,3 +124,27 @@ def test_compiled_is_another_way_to_the_same_picture(folder, monkeypatch):
         assert network.denoise is network.unet
         raise ValueError
     assert network.denoise is not network.unet
+
+
+def test_a_denoiser_that_cannot_be_compiled_is_one_line(folder, monkeypatch):
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    def compiled(module, *, dynamic):
+        def run(*args, **kinds):
+            raise BackendCompilerFailed(print, RuntimeError("no working C++ compiler"), None)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    generator = build(folder, compile=True)
+    with pytest.raises(NegbenchError, match=r"^--compile: .* no working C\+\+ compiler.*g\+\+"):
+        list(generator.draw([request(generator, "cfg")]))
+
+
+@pytest.mark.slow
+def test_what_the_compiler_makes_differs_by_rounding(folder):
+    plain, fast = build(folder), build(folder, compile=True)
+    for kind in ("cfg", "nag", "window"):
+        (left,), (right,) = (list(g.draw([request(g, kind)])) for g in (plain, fast))
+        difference = np.abs(left.pixels.astype(int) - right.pixels.astype(int))
+        assert difference.max() <= 1

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from negbench.generators import history
-from negbench.generators.network import Encoding, Network, pad_rows
+from negbench.generators.network import Encoding, Network
 from negbench.generators.schedule import Schedule
 from negbench.generators.steering import steered
 from negbench.guidance.base import Branch, Rule, Step
@@ -311,18 +311,16 @@ class Denoiser:
             size = self.network.rows.denoiser or whole
             for start in range(0, len(numbers), size):
                 block = [jobs[number] for number in numbers[start : start + size]]
-                row, text, away = (
-                    pad_rows(torch.tensor(column, device=x.device), size)
-                    for column in zip(
-                        *((job.row, job.text, job.away) for job in block), strict=True
-                    )
-                )
+                filled_up = block + [block[-1]] * (size - len(block))
+                row = torch.tensor([job.row for job in filled_up], device=x.device)
+                own = self.network.texts_of_call(texts, [job.text for job in filled_up])
                 with contextlib.ExitStack() as manner:
                     if steer is not None:
+                        away = torch.tensor([job.away for job in filled_up], device=x.device)
                         away_context = texts.take(away).context
                         manner.enter_context(self.network.uncompiled())
                         manner.enter_context(steered(self.network.unet, steer, away_context))
-                    filled = self.network.predict(x[row], timestep, texts.take(text))
+                    filled = self.network.predict(x[row], timestep, own)
                 results.append(filled[: len(block)])
         predicted = results[0] if len(results) == 1 else torch.cat(results)
         if len(kinds) == 1:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,13 +19,17 @@ import numpy.typing as npt
 import torch
 
 from negbench.embedding import Embedding
-from negbench.errors import DataError
+from negbench.errors import DataError, MissingError, one_line
 from negbench.generators.families import Pipeline
+from negbench.generators.layers import KeysAndValues, TextMemory
 from negbench.generators.sharing import Embedded, Text
 from negbench.types import embedding_place
 
 MEMORY = 256 << 20
 """Bytes of text encodings that are kept."""
+
+CALLS = 8
+"""Calls whose texts are kept as the denoiser takes them: branches of a batch, and some to spare."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,12 @@ class Encoding:
         context: (texts, positions, width) for cross-attention.
         pooled: (texts, width) for the added conditioning of Stable Diffusion XL and of
             transformers, else None.
+        known: keys and values of `context` in each cross-attention layer, if they were kept.
     """
 
     context: torch.Tensor
     pooled: torch.Tensor | None
+    known: list[KeysAndValues] | None = None
 
     def take(self, index: torch.Tensor) -> Encoding:
         """The rows of `index`."""
@@ -120,6 +126,12 @@ class Network(ABC):
         self.embeddings: Mapping[str, Embedding] = {}
         self._learned: dict[str, list[str]] = {}
         self._compiled: Any = None
+        self._memory = None
+        if rows.denoiser is not None and device.type == "cpu" and not pipeline.family.flow:
+            self._memory = TextMemory(self.unet)
+        self._calls: OrderedDict[tuple[int, tuple[int, ...]], tuple[Encoding, Encoding]] = (
+            OrderedDict()
+        )
         self._kept: OrderedDict[tuple[Text, int], Encoding] = OrderedDict()
         self._kept_bytes = 0
 
@@ -309,8 +321,22 @@ class Network(ABC):
         return self.pipeline.channels, height // factor, width // factor
 
     def compile(self) -> None:
-        """Compile the denoiser; the first call after that takes long."""
-        self._compiled = torch.compile(self.unet, dynamic=False)
+        """Compile the denoiser; the first call after that takes long, or raises `MissingError`."""
+        from torch._dynamo.exc import BackendCompilerFailed
+
+        fast: Callable[..., Any] = torch.compile(self.unet, dynamic=False)
+
+        def call(*args: Any, **options: Any) -> Any:
+            try:
+                return fast(*args, **options)
+            except BackendCompilerFailed as error:
+                raise MissingError(
+                    "--compile: torch.compile cannot build the denoiser here "
+                    f"({one_line(str(error), limit=160)}); install a C++ compiler such as g++, "
+                    "or leave --compile out"
+                ) from error
+
+        self._compiled = call
 
     @contextlib.contextmanager
     def uncompiled(self) -> Iterator[None]:
@@ -325,6 +351,27 @@ class Network(ABC):
     def denoise(self) -> Any:
         """The denoiser to call, compiled if it was asked for."""
         return self.unet if self._compiled is None else self._compiled
+
+    def texts_of_call(self, texts: Encoding, rows: Sequence[int]) -> Encoding:
+        """Those rows of `texts` for a call, and what its layers make of them where that is kept.
+
+        A batch asks for the same rows at every step.
+        """
+        if self._memory is None:
+            return texts.take(torch.tensor(rows, device=texts.context.device))
+        key = (id(texts), tuple(rows))
+        if key not in self._calls:
+            taken = texts.take(torch.tensor(rows))
+            taken = replace(taken, known=self._memory.of(taken.context))
+            self._calls[key] = (texts, taken)  # `texts` lives as long as its id is a key
+            if len(self._calls) > CALLS:
+                self._calls.popitem(last=False)
+        self._calls.move_to_end(key)
+        return self._calls[key][1]
+
+    def reading(self, texts: Encoding) -> contextlib.AbstractContextManager[None]:
+        """Inside, the denoiser's calls are about `texts`, as `texts_of_call` gave them."""
+        return contextlib.nullcontext() if self._memory is None else self._memory.told(texts.known)
 
     @abstractmethod
     def predict(self, x: torch.Tensor, timestep: torch.Tensor, texts: Encoding) -> torch.Tensor:

@@ -29,9 +29,10 @@ class StableDiffusion(Network):
 
     def predict(self, x: torch.Tensor, timestep: torch.Tensor, texts: Encoding) -> torch.Tensor:
         """The U-Net under cross-attention to the texts."""
-        return self.denoise(  # type: ignore[no-any-return]
-            x, timestep, encoder_hidden_states=texts.context, return_dict=False
-        )[0]
+        with self.reading(texts):
+            return self.denoise(  # type: ignore[no-any-return]
+                x, timestep, encoder_hidden_states=texts.context, return_dict=False
+            )[0]
 
     def unscale(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents over the autoencoder's scaling factor."""

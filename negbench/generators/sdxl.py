@@ -61,13 +61,14 @@ class StableDiffusionXL(Network):
     def predict(self, x: torch.Tensor, timestep: torch.Tensor, texts: Encoding) -> torch.Tensor:
         """The U-Net under the texts, the pooled text and the picture's size."""
         added = {"text_embeds": texts.pooled, "time_ids": self._time_ids.repeat(len(x), 1)}
-        return self.denoise(  # type: ignore[no-any-return]
-            x,
-            timestep,
-            encoder_hidden_states=texts.context,
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
+        with self.reading(texts):
+            return self.denoise(  # type: ignore[no-any-return]
+                x,
+                timestep,
+                encoder_hidden_states=texts.context,
+                added_cond_kwargs=added,
+                return_dict=False,
+            )[0]
 
     def unscale(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents over the scaling factor, shifted by mean and deviation if the VAE has them."""

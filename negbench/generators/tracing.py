@@ -29,6 +29,7 @@ import torch
 from negbench.errors import ConfigError
 from negbench.generators.base import Generator
 from negbench.generators.diffusers import DiffusersGenerator
+from negbench.generators.layers import project, queries, text_layers
 from negbench.generators.loop import Denoiser, Lane
 from negbench.generators.network import Encoding, Network
 from negbench.guidance.base import Branch, Rule, Step, negative
@@ -170,13 +171,12 @@ def _trace_batch(
     # the loop only sees a network; rows of the encoding say which picture and text a row is
     denoiser = Denoiser(cast("Network", recorder), generator._schedule)
     encoding = network.encode(texts)
-    marked = _Marked(encoding.context, encoding.pooled, recorder=recorder)
     state = denoiser.begin(lanes)
     names = list(watches[0].looks)
     seen: list[_Seen] = [_Seen(names, place) for place in places]
     while state.index < len(denoiser.steps):
         recorder.begin(denoiser.steps[state.index])
-        denoiser.advance(state, lanes, marked)
+        denoiser.advance(state, lanes, encoding)
         for one in seen:
             one.take(recorder)
     pixels, _ = network.decode(state.latents)
@@ -318,17 +318,6 @@ class _Asking(Rule):
         return self.rule.combine(predictions, x_t, step, state)
 
 
-@dataclass(frozen=True)
-class _Marked(Encoding):
-    """An encoding that tells the recorder which of its rows the next call is about."""
-
-    recorder: _Recorder
-
-    def take(self, index: torch.Tensor) -> Encoding:
-        self.recorder.about = index.tolist()
-        return super().take(index)
-
-
 class _Recorder:
     """Stands for the network in one batch and keeps what a call saw, by row of the encoding."""
 
@@ -359,6 +348,11 @@ class _Recorder:
         self.step = step
         for kept in (self.noise, self.strength, self.maps):
             kept.clear()
+
+    def texts_of_call(self, texts: Encoding, rows: Sequence[int]) -> Encoding:
+        """As the network's own; the next call is about those rows."""
+        self.about = list(rows)
+        return self.network.texts_of_call(texts, rows)
 
     def predict(self, x: torch.Tensor, timestep: torch.Tensor, texts: Encoding) -> torch.Tensor:
         """As the network's own, whose layers are listened to."""
@@ -415,11 +409,7 @@ class _Recorder:
 def _listening(unet: Any, recorder: _Recorder, rows: list[tuple[int, int]]) -> Iterator[None]:
     """Inside, cross-attention layers of the down and up blocks tell the recorder what they saw."""
     layers = [
-        module
-        for name, module in unet.named_modules()
-        if getattr(module, "is_cross_attention", False)
-        and hasattr(module, "set_processor")
-        and name.startswith(("down_blocks.", "up_blocks."))
+        layer for block in (*unet.down_blocks, *unet.up_blocks) for layer in text_layers(block)
     ]
     kept = [layer.processor for layer in layers]
     try:
@@ -458,17 +448,7 @@ class _Listener:
         )
         if encoder_hidden_states is None or attention_mask is not None:
             raise ConfigError("tracing takes cross-attention to a text without a mask")
-        context = encoder_hidden_states
-        if attn.norm_cross:
-            context = attn.norm_encoder_hidden_states(context)
-        query, key = attn.to_q(hidden_states), attn.to_k(context)
-        query, key = (
-            item.reshape(*item.shape[:2], attn.heads, -1).transpose(1, 2) for item in (query, key)
-        )
-        if attn.norm_q is not None:
-            query = attn.norm_q(query)
-        if attn.norm_k is not None:
-            key = attn.norm_k(key)
+        query, (key, _) = queries(attn, hidden_states), project(attn, encoder_hidden_states)
         self.recorder.hear(query, key, float(attn.scale), self.rows)
         return result
 
