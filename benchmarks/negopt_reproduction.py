@@ -33,7 +33,6 @@ from negbench.train.rl import MINIATURE_RL, RlSettings, train_rl
 from negbench.train.sft import MINIATURE_SFT, SftSettings, train_sft
 
 WEIGHTS: Mapping[str, Mapping[str, float]] = {
-    "equal": {"aesthetic": 1, "clip_alignment": 1, "fidelity": 1},
     "aesthetic": {"aesthetic": 1, "clip_alignment": 0, "fidelity": 0},
     "alignment": {"aesthetic": 0, "clip_alignment": 1, "fidelity": 0},
     "fidelity": {"aesthetic": 0, "clip_alignment": 0, "fidelity": 1},
@@ -58,6 +57,10 @@ def main() -> None:
     parser.add_argument("--claims", default="abc", help="some of a, b and c")
     parser.add_argument("--sft", type=Path, help="a fine-tuned checkpoint in place of a new one")
     parser.add_argument("--rl", type=Path, nargs="*", help="checkpoints in place of new ones")
+    parser.add_argument(
+        "--also", nargs="+", default=[], metavar="LABEL=CHECKPOINT",
+        help="more NegOpt checkpoints for the table of claim (a), such as sft-all=miniature",
+    )  # fmt: skip
     parser.add_argument("--limit", type=int, default=None, help="the first so many prompts")
     parser.add_argument("--search-images", type=int, default=48)
     parser.add_argument("--without-search", action="store_true")
@@ -68,7 +71,7 @@ def main() -> None:
     if "a" in args.claims:
         found["a"] = _claim_a(args, sft, rl)
     if "b" in args.claims:
-        found["b"] = _claim_b(args, sft)
+        found["b"] = _claim_b(args, sft, rl)
     if "c" in args.claims:
         found["c"] = _claim_c(args, sft, rl)
     path = args.out / "results.json"
@@ -131,14 +134,17 @@ def _table(title: str, rows: Mapping[str, Mapping[str, Any]], columns: Sequence[
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def _negopt(paths: Mapping[str, Path]) -> tuple[list[str], dict[str, Any]]:
+def _negopt(paths: Mapping[str, str | Path]) -> tuple[list[str], dict[str, Any]]:
     methods = [f"{label}=negopt" for label in paths]
     return methods, {f"{label}.checkpoint": str(path) for label, path in paths.items()}
 
 
 def _claim_a(args: argparse.Namespace, sft: Path, rl: Sequence[Path]) -> dict[str, Any]:
     """SFT+RL against SFT, people, popular tags, none, a placebo and a search."""
-    paths = {"sft": sft, **{f"rl{i}": path for i, path in enumerate(rl)}}
+    paths: dict[str, str | Path] = {"sft": sft, **{f"rl{i}": path for i, path in enumerate(rl)}}
+    for given in args.also:
+        label, _, checkpoint = given.partition("=")
+        paths[label] = checkpoint
     methods, params = _negopt(paths)
     methods = ["none", "human", "popular", "nearest", "placebo", *methods]
     if not args.without_search:
@@ -252,11 +258,12 @@ def _extremes(args: argparse.Namespace, record: Record, values: Worth) -> None:
         draw_sheet(rows, args.out / f"largest-{name}.png")
 
 
-def _claim_b(args: argparse.Namespace, sft: Path) -> dict[str, Any]:
+def _claim_b(args: argparse.Namespace, sft: Path, rl: Sequence[Path]) -> dict[str, Any]:
     """Does each weight lift its own metric most?"""
     seed = args.seeds[0]
-    paths = {name: _rl(args, sft, seed, name=f"rl-{name}", reward=weights)
-             for name, weights in WEIGHTS.items()}  # fmt: skip
+    paths = {"equal": rl[0]}
+    paths |= {name: _rl(args, sft, seed, name=f"rl-{name}", reward=weights)
+              for name, weights in WEIGHTS.items()}  # fmt: skip
     methods, params = _negopt(paths)
     rows = {r.label: _row(r) for r in _run(args, methods, method_params=params)}
     columns = [f"{m} - twin" for m in ("aesthetic", "clip_alignment", "inception_score")]

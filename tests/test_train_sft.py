@@ -164,6 +164,19 @@ def test_another_question_needs_another_folder(tiny, tmp_path):
     train_sft(settings(tiny, steps=1, eval_every=1, lr=2e-2), out=tmp_path, restart=True)
 
 
+def test_two_runs_do_not_write_into_one_folder(tiny, tmp_path):
+    asked = settings(tiny, steps=1, eval_every=1)
+    train_sft(asked, out=tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with (
+        folders.held(tmp_path),
+        pytest.raises(ConfigError, match="another training run is writing to"),
+    ):
+        train_sft(asked, out=tmp_path, restart=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    train_sft(asked, out=tmp_path)
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(tiny, tmp_path, monkeypatch):
     train_sft(settings(tiny, steps=3), out=tmp_path)
     before = (tmp_path / "checkpoint").resolve()

@@ -9,12 +9,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import errno
+import fcntl
 import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,41 @@ from negbench.types import canonical_json, sha256_hex
 
 KEPT = 2
 FACTS = "negbench.json"
+
+
+@contextlib.contextmanager
+def held(out: Path, *, leads: bool = True) -> Iterator[None]:
+    """Keep other training runs out of a folder while this one is inside.
+
+    A process that dies lets go of it. Where the file system has no locks, nobody is kept out.
+
+    Args:
+        out: the folder of the run.
+        leads: False in processes that only read.
+
+    Raises:
+        ConfigError: another run is inside.
+        StorageError: the folder cannot be written.
+    """
+    if not leads:
+        yield
+        return
+    path = make_folder(out) / ".lock"
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise storage_error(error, path) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another training run is writing to {out}; wait for it, or choose another --out"
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+                raise storage_error(error, path, "lock") from error
+        yield
 
 
 class RunFolder:
@@ -201,8 +239,6 @@ def write_model(model: Any, tokenizer: Any, folder: Path, *, half: bool) -> None
     Raises:
         OSError: the disk is full.
     """
-    import errno
-
     from safetensors import SafetensorError
     from transformers.utils import logging
 

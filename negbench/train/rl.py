@@ -30,7 +30,7 @@ from negbench.reward.trials import Trial, Trials
 from negbench.store import default_cache
 from negbench.train.base_model import Base, check_same_vocabulary, load_base
 from negbench.train.card import portable, rl_card
-from negbench.train.folder import RunFolder, read_facts
+from negbench.train.folder import RunFolder, held, read_facts
 from negbench.train.gradient import advantages, guard, policy_loss
 from negbench.train.pairs import Pairs, read_pairs
 from negbench.train.schedule import learning_rate, seed_for, visit
@@ -153,10 +153,6 @@ def train_rl(
         "terms": reward.model_dump(mode="json"), "processes": team.world,
         "drawn_with": generator.ref().digest(), "guidance": guidance.model_dump(mode="json"),
     }  # fmt: skip
-    folder = RunFolder(out, asked, restart=restart, leads=team.leads)
-    team.wait()
-    if tensorboard:
-        folder.open_board()
 
     def trials(chosen: Reward) -> Trials:
         return Trials(
@@ -164,10 +160,15 @@ def train_rl(
             cache=cache or default_cache(), options=options,
         )  # fmt: skip
 
-    run = _Rl(settings, team, folder, base, training, held_out)
-    frozen = run.calibrated(reward, trials(reward), progress=progress)
-    run.begin(frozen, trials(frozen))
-    return run.go(save_every=save_every, progress=progress)
+    with held(out, leads=team.leads):
+        folder = RunFolder(out, asked, restart=restart, leads=team.leads)
+        team.wait()
+        if tensorboard:
+            folder.open_board()
+        run = _Rl(settings, team, folder, base, training, held_out)
+        frozen = run.calibrated(reward, trials(reward), progress=progress)
+        run.begin(frozen, trials(frozen))
+        return run.go(save_every=save_every, progress=progress)
 
 
 def _by_metric(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

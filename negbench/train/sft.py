@@ -19,7 +19,7 @@ from negbench.progress import Progress, silent
 from negbench.train.base_model import Base, load_base
 from negbench.train.card import portable, sft_card
 from negbench.train.figures import tag_figures
-from negbench.train.folder import RunFolder
+from negbench.train.folder import RunFolder, held
 from negbench.train.pairs import Likes, Pairs, Text, read_pairs
 from negbench.train.schedule import learning_rate, visit, weighted
 from negbench.train.team import Precision, Team
@@ -58,9 +58,11 @@ class SftSettings(BaseModel):
 
 
 MINIATURE_SFT: dict[str, Any] = {
-    "base": "miniature", "steps": 900, "lr": 2e-3, "likes": "capped", "weights": "float16",
+    "base": "miniature", "steps": 900, "lr": 2e-3, "likes": "capped", "universal_cap": 5,
+    "weights": "float16",
 }  # fmt: skip
-"""Settings that suit the miniature, where the user says nothing else."""
+"""Settings that suit the miniature, where the user says nothing else. The cap makes a start from
+which reward goes further, docs/reproduction.md; imitation alone is better without."""
 
 
 def train_sft(
@@ -103,12 +105,13 @@ def train_sft(
         "stage": "sft", "schema": SCHEMA, "base": base.digest, "data": training.digest,
         "validation": held_out.digest, "processes": team.world,
     }  # fmt: skip
-    folder = RunFolder(out, asked, restart=restart, leads=team.leads)
-    team.wait()
-    if tensorboard:
-        folder.open_board()
-    run = _Sft(settings, team, folder, base, training, held_out)
-    return run.go(save_every=save_every, progress=progress)
+    with held(out, leads=team.leads):
+        folder = RunFolder(out, asked, restart=restart, leads=team.leads)
+        team.wait()
+        if tensorboard:
+            folder.open_board()
+        run = _Sft(settings, team, folder, base, training, held_out)
+        return run.go(save_every=save_every, progress=progress)
 
 
 class _Sft:
