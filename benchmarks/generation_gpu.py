@@ -210,7 +210,7 @@ def operations(generator: Any, *, steps: int) -> float:
         ),
         seed=0,
     )
-    network = generator._load()
+    network = generator.load()
     rows = 0
 
     def count(module: Any, args: Any) -> None:

@@ -56,7 +56,7 @@ def grid(generator: Any, *, calls: int, every: int, cases: int, scale: float) ->
 def measure(generator: Any, requests: list[Any]) -> tuple[dict[str, Any], float, int, int]:
     """Pictures by key, seconds, evaluations as reported, and rows of the denoiser's calls."""
     rows = 0
-    network = generator._load()  # loading is not measured
+    network = generator.load()  # loading is not measured
 
     def count(module: Any, args: Any) -> None:
         nonlocal rows

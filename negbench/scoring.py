@@ -39,7 +39,7 @@ class Scoring:
                 self.networks.setdefault(digest, network)
                 self.local[name, label] = digest
         if self.networks:
-            from negbench.generators.diffusers import choose_device
+            from negbench.generators.choices import choose_device
 
             device = choose_device(resolved.options.device)
             for network in self.networks.values():

@@ -308,7 +308,7 @@ def test_textual_inversion_equals_diffusers_to_the_bit(tmp_path, folders, name, 
                 folders[name], PROMPTS, embedding, own, steps=3, scale=5.0
             )
             assert np.array_equal(pixels, wanted), text
-            network = generator._load()
+            network = generator.load()
             with torch.inference_mode():
                 encoding = network.encode([Embedded(own, embedding.digest)])
                 found = pipe.encode_prompt(
@@ -343,14 +343,14 @@ def test_whole_conditioning_equals_diffusers_to_the_bit(tmp_path, folders, name)
         folders[name], PROMPTS, embedding, embedding.place, steps=3, scale=5.0
     )
     assert np.array_equal(pixels, wanted)
-    assert generator._load().truncated(Embedded(embedding.place, embedding.digest)) == 0
+    assert generator.load().truncated(Embedded(embedding.place, embedding.digest)) == 0
 
 
 def test_an_embedding_changes_nothing_for_other_texts(tmp_path, folders):
     embedding = read_embedding(write(tmp_path / "x.safetensors", x=drawn(3, 16)))
     plain = resolve(str(folders["sd"]), params={"steps": 2}, options=CPU)
     with torch.inference_mode():
-        network = plain._load()
+        network = plain.load()
         before = network.encode(["a house , blurry", ""])
         network._kept.clear()
         plain.take_embedding(embedding)
@@ -364,7 +364,7 @@ def test_long_texts_are_cut_or_read_in_chunks(tmp_path, folders):
     embedding = read_embedding(write(tmp_path / "x.safetensors", x=values))
     generator = resolve(str(folders["sd"]), params={"steps": 2}, options=CPU)
     generator.take_embedding(embedding)
-    network = generator._load()
+    network = generator.load()
     text = Embedded(f"a a a a a a a a {embedding.place} dog", embedding.digest)
     assert network.tokens(text) == 2 + 8 + 4 + 1
     assert network.truncated(text) == 15 - CONTEXT
@@ -388,7 +388,7 @@ def test_a_whole_conditioning_in_chunks_is_followed_by_empty_ones(tmp_path, fold
     embedding = read_embedding(write(tmp_path / "x.safetensors", x=values))
     generator = resolve(str(folders["sd"]), params={"steps": 2}, options=CPU)
     generator.take_embedding(embedding)
-    network = generator._load()
+    network = generator.load()
     with torch.inference_mode():
         found = network.encode([Embedded(embedding.place, embedding.digest), ""], chunks=2)
     assert torch.equal(found.context[0, :CONTEXT], values[0])

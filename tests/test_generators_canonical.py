@@ -10,8 +10,7 @@ import torch
 from tiny_pipelines import make_sd, make_sdxl, request
 
 from negbench.errors import ConfigError, NegbenchError, UnknownNameError
-from negbench.generators import diffusers as generators_diffusers
-from negbench.generators import layers
+from negbench.generators import fitting, layers
 from negbench.generators.base import RunOptions
 from negbench.generators.resolve import resolve
 from negbench.generators.schedule import SHORT, Schedule
@@ -185,7 +184,7 @@ def test_long_texts_are_cut_and_counted_or_chunked(folders):
     for item in requests:
         alone = next(iter(chunked.draw([item])))
         assert np.array_equal(alone.pixels, together[item.key()].pixels)
-    network = chunked._load()
+    network = chunked.load()
     assert network.chunks(long) == 2
     with torch.inference_mode():
         two = network.encode([long, "cat"], chunks=2).context
@@ -198,7 +197,7 @@ def test_long_texts_are_cut_and_counted_or_chunked(folders):
 
 def test_fixed_shapes_are_really_fixed(folders):
     generator = build(folders["sd"])
-    network = generator._load()
+    network = generator.load()
     seen = {"unet": set(), "vae": set(), "text": set()}
     modules = {"unet": network.unet, "vae": network.vae.decoder, "text": network.encoders[0]}
     handles = [
@@ -221,7 +220,7 @@ def test_out_of_gpu_memory_halves_the_batch_and_loses_nothing(folders, monkeypat
     generator = build(folders["sd"])
     requests = mixed(generator)[:7]
     expected = drawn(generator, requests)
-    network = generator._load()
+    network = generator.load()
     real, sizes, fits = network.predict, [], 8
 
     def scarce(x, timestep, texts):
@@ -234,7 +233,7 @@ def test_out_of_gpu_memory_halves_the_batch_and_loses_nothing(folders, monkeypat
     with pytest.raises(torch.OutOfMemoryError):
         drawn(generator, requests)  # on the CPU there is nothing to give back
 
-    monkeypatch.setattr(generators_diffusers, "on_gpu", lambda device: True)
+    monkeypatch.setattr(fitting, "on_gpu", lambda device: True)
     sizes.clear()
     results = drawn(generator, requests)
     assert sizes[:4] == [32, 16, 8, 8]

@@ -110,7 +110,7 @@ def picture(generator):
 def test_one_file_draws_what_the_folder_draws(folder, tmp_path):
     whole = generator_of(folder)
     expected = picture(whole)
-    network = whole._load()
+    network = whole.load()
     network.vae.to(memory_format=torch.contiguous_format)
     save_file(original_names(network), tmp_path / "tiny.safetensors")
     single = generator_of(tmp_path / "tiny.safetensors", config=str(folder))

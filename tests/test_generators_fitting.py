@@ -10,7 +10,6 @@ import torch
 from tiny_pipelines import make_sd
 
 from negbench.errors import NegbenchError
-from negbench.generators import diffusers as generators_diffusers
 from negbench.generators import fitting
 from negbench.generators.base import RunOptions
 from negbench.generators.resolve import resolve
@@ -78,22 +77,22 @@ def request(generator, kind="cfg"):
 
 
 def test_a_gpu_is_tried_out_when_the_networks_are_loaded(folder, monkeypatch):
-    monkeypatch.setattr(generators_diffusers, "on_gpu", lambda device: True)
+    monkeypatch.setattr(fitting, "on_gpu", lambda device: True)
     attempt, tried = card(fits=20, fixed=1.0, each=0.01)
     monkeypatch.setattr(fitting, "time_call", lambda network, rows: attempt(rows))
-    rows = build(folder)._load().rows
+    rows = build(folder).load().rows
     assert (rows.denoiser, rows.decoder) == (16, 2)
     assert tried == [8, 16, 32]
-    assert build(folder, batch_size=5)._load().rows.denoiser == 32
+    assert build(folder, batch_size=5).load().rows.denoiser == 32
     assert len(tried) == 3
 
     attempt, _ = card(fits=0, fixed=1.0, each=0.01)
     with pytest.raises(NegbenchError, match="not even one picture fits"):
-        build(folder)._load()
+        build(folder).load()
 
 
 def test_a_call_can_be_timed(folder):
-    network = build(folder)._load()
+    network = build(folder).load()
     assert fitting.time_call(network, 3) > 0
 
 
@@ -119,7 +118,7 @@ def test_compiled_is_another_way_to_the_same_picture(folder, monkeypatch):
         assert len(calls) == expected  # calls whose layers are steered are not compiled
     assert fast.describe()["compiled"] is True
     assert "compiled" not in plain.describe()
-    network = fast._load()
+    network = fast.load()
     with contextlib.suppress(ValueError), network.uncompiled():
         assert network.denoise is network.unet
         raise ValueError

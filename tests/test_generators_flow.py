@@ -252,7 +252,7 @@ def test_what_no_encoder_reads_is_counted(folders):
 
 def test_half_precision_keeps_what_overflows(folders):
     generator = build(folders["sd3"], dtype="float16")
-    network = generator._load()
+    network = generator.load()
     kept = [m.weight.dtype for n, m in network.encoders[2].named_modules() if n.endswith(".wo")]
     assert kept == [torch.float32]
     assert network.unet.dtype == torch.float16
@@ -264,7 +264,7 @@ def test_the_shift_of_a_flow_is_linear_in_the_picture(folders):
     assert flow_shift(config, tokens=4096, highest=1.0) == pytest.approx(1.15)
     assert flow_shift({}, tokens=256, highest=1.15) is None
     generator = build(folders["sd3"])
-    steps = generator._schedule.describe(generator._schedule.build())
+    steps = generator.schedule.describe(generator.schedule.build())
     assert steps[0].space == "flow"
     assert steps[0].sigma == math.inf
     level = steps[1].timestep / 1000

@@ -96,8 +96,8 @@ def ours(generator, *, prompts, negatives, scale):
     ]
     drawn = {item.key: item for item in generator.draw(requests)}
     with torch.inference_mode():
-        lanes, encoded = generator._reference_lanes(generator._load(), requests)
-        latents = generator._denoiser(generator._load()).run(lanes, encoded).latents
+        lanes, encoded = generator._reference_lanes(generator.load(), requests)
+        latents = generator._denoiser(generator.load()).run(lanes, encoded).latents
     return np.stack([drawn[request.key()].pixels for request in requests]), latents
 
 

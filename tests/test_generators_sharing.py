@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from tiny_pipelines import make_sd, make_sdxl, request
+from tiny_pipelines import lanes_of, make_sd, make_sdxl, request
 
 from negbench.generators import history
 from negbench.generators.base import RunOptions
@@ -152,7 +152,7 @@ def test_a_grid_of_30_steps_needs_a_third():
 
 def test_batches_stay_full_across_prompts(folders):
     generator = build(folders["sd"])
-    network = generator._load()
+    network = generator.load()
     rows = network.rows.denoiser
     calls = []
     handle = network.unet.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -165,7 +165,7 @@ def test_batches_stay_full_across_prompts(folders):
 
 def test_each_text_is_encoded_once(folders):
     generator = build(folders["sd"])
-    network = generator._load()
+    network = generator.load()
     seen = []
     real = network._encode_block
     network._encode_block = lambda block, *rest: (seen.extend(block), real(block, *rest))[1]
@@ -215,15 +215,15 @@ def test_a_scheduler_that_is_not_known_shares_nothing(folders, monkeypatch):
 def test_a_run_goes_on_from_every_state(folders, scheduler):
     """Cloned, cut out, cut apart and joined again, at every call: the same to the bit."""
     generator = build(folders["sd"], scheduler=scheduler, steps=4)
-    network = generator._load()
+    network = generator.load()
     requests = [
         request(generator, "a house", "tree", seed=3),
         request(generator, "a house", "tree", seed=4, kind="sld", warmup=1),
         request(generator, "red", seed=5, kind="window", start=1),
     ]
     with torch.inference_mode():
-        lanes, texts = generator._lanes(network, requests, chunks=1)
-        denoiser = Denoiser(network, generator._schedule)
+        lanes, texts = lanes_of(generator, network, requests)
+        denoiser = Denoiser(network, generator.schedule)
         whole = denoiser.run(lanes, texts)
         state = denoiser.begin(lanes)
         while state.index < len(denoiser.steps):
@@ -246,11 +246,11 @@ def test_a_run_goes_on_from_every_state(folders, scheduler):
 
 def test_one_state_can_go_on_in_several_ways(folders):
     generator = build(folders["sd"], scheduler="euler_a")
-    network = generator._load()
+    network = generator.load()
     requests = [request(generator, "a house", text, seed=3) for text in ("tree", "fog")]
     with torch.inference_mode():
-        lanes, texts = generator._lanes(network, requests, chunks=1)
-        denoiser = Denoiser(network, generator._schedule)
+        lanes, texts = lanes_of(generator, network, requests)
+        denoiser = Denoiser(network, generator.schedule)
         expected = denoiser.run(lanes, texts)
         state = denoiser.begin(lanes[:1])
         denoiser.advance(state, lanes, texts, [0, 0])
@@ -333,7 +333,7 @@ def test_rules_in_the_plain_phase_are_plain_to_the_bit(kind):
 def test_windows_share_with_plain_guidance_and_other_scales_do_not(folders):
     generator = build(folders["sd"])
     calls = STEPS
-    track = generator._track
+    track = generator.reader.track
 
     def together(*requests):
         return count_together(Node([track(one) for one in requests]), calls=calls)

@@ -220,14 +220,14 @@ def test_a_variant_has_the_identity_of_the_same_bytes(made, folder):
         path.rename(path.with_suffix(".fp16.safetensors"))
     generator = plan(folder)
     assert generator.ref() == plan(made["sd"]).ref()
-    assert generator._load().unet is not None
+    assert generator.load().unet is not None
 
 
 def test_weights_that_do_not_fit_their_config_are_refused_in_one_line(folder):
     edit(folder / "unet" / "config.json", cross_attention_dim=8)
     generator = plan(folder)
     with pytest.raises(DataError, match="cannot be loaded"):
-        generator._load()
+        generator.load()
 
 
 def test_what_is_wanted_of_a_repo():

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_pipelines import make_sd, make_sdxl
+from tiny_pipelines import lanes_of, make_sd, make_sdxl
 
 from negbench.errors import ConfigError
 from negbench.generators.base import RunOptions
@@ -191,9 +191,9 @@ def draw(generator, *requests):
 
 def latents(generator, request):
     """The clean latent of one request, where pixels would round differences away."""
-    network = generator._load()
+    network = generator.load()
     with torch.inference_mode():
-        lanes, texts = generator._lanes(network, [request], chunks=1)
+        lanes, texts = lanes_of(generator, network, [request])
         return generator._denoiser(network).run(lanes, texts).latents
 
 
@@ -229,7 +229,7 @@ def test_steering_touches_no_other_picture_and_depends_on_none(generator):
 
 
 def test_the_layers_get_their_own_processors_back(generator):
-    network = generator._load()
+    network = generator.load()
     before = dict(network.unet.attn_processors)
     draw(generator, order(generator, "nag", "glasses"))
     assert all(network.unet.attn_processors[name] is own for name, own in before.items())

@@ -110,7 +110,7 @@ def upsample(image, size):
 
 def test_strength_is_the_authors_sum_computed_slowly_from_queries_and_keys(folders):
     generator = build(folders["sd"])
-    network = generator._load()
+    network = generator.load()
     heard = {}
 
     def keep(name):
@@ -163,7 +163,7 @@ def test_products_are_those_of_the_predicted_noise(folders):
     generator = build(folders["sd"], scheduler="ddim")
     one = request(generator, "a house with glasses", "tree")
     found = next(trace(generator, [Watch(one, LOOKS)]))
-    network, steps = generator._load(), generator._denoiser(generator._load()).steps
+    network, steps = generator.load(), generator._denoiser(generator.load()).steps
     with torch.inference_mode():
         noise = torch.Generator("cpu").manual_seed(0)
         x = torch.randn((1, *network.latent_shape), generator=noise)
@@ -172,7 +172,7 @@ def test_products_are_those_of_the_predicted_noise(folders):
         eps = torch.cat(
             [network.predict(x, t, texts.take(torch.tensor([i]))) for i in range(3)]
         ).flatten(1)
-        step = generator._schedule.build().step
+        step = generator.schedule.build().step
         guided = eps[2] + 5.0 * (eps[0] - eps[2])
         x = step(guided.view_as(x), int(steps[0].timestep), x, return_dict=False)[0]
         after = torch.cat(
@@ -190,11 +190,11 @@ def test_velocity_is_turned_into_noise(folders):
     generator = build(folders["v"], scheduler="ddim")
     one = request(generator, "a house", "tree")
     found = next(trace(generator, [Watch(one, {"positive": Look("a house")})]))
-    network, step = generator._load(), generator._denoiser(generator._load()).steps[0]
+    network, step = generator.load(), generator._denoiser(generator.load()).steps[0]
     with torch.inference_mode():
         x = torch.randn((1, *network.latent_shape), generator=torch.Generator("cpu").manual_seed(0))
         v = network.predict(x, torch.tensor(step.timestep), network.encode(["a house"]))
-    alpha = float(generator._schedule.build().alphas_cumprod[int(step.timestep)]) ** 0.5
+    alpha = float(generator.schedule.build().alphas_cumprod[int(step.timestep)]) ** 0.5
     eps = alpha * v + (1 - alpha**2) ** 0.5 * x
     assert found.gram[0, 0, 0] == pytest.approx(float((eps**2).sum()), rel=1e-4)
 

@@ -279,3 +279,18 @@ def request(generator, prompt, *negatives, seed=0, scale=5.0, kind="cfg", **para
         ),
         seed=seed,
     )
+
+
+def lanes_of(generator, network, requests):
+    """Requests as lanes of one batch of the loop, and their encoded texts."""
+    from negbench.generators.loop import Lane
+
+    rows, lanes = {}, []
+    for item in requests:
+        bound = generator.reader.bind(item)
+        texts = {
+            branch: rows.setdefault(text, len(rows))
+            for branch, text in generator.reader.texts(item, bound).items()
+        }
+        lanes.append(Lane(seed=item.seed, rule=bound.rule, group=bound.group, texts=texts))
+    return lanes, network.encode(list(rows), chunks=1)

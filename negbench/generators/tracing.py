@@ -143,8 +143,8 @@ def trace(generator: Generator, watches: Sequence[Watch]) -> Iterator[Trace]:
             raise ConfigError("a request names another generator than the one that draws it")
         if list(watch.looks) != list(watches[0].looks):
             raise ConfigError("all pictures of a trace are watched under the same names")
-    network = traced._load()
-    size = traced._batch_size(network)
+    network = traced.load()
+    size = traced.batch_size(network)
     for start in range(0, len(watches), size):
         with torch.inference_mode():
             batch = _trace_batch(traced, network, watches[start : start + size])
@@ -169,7 +169,7 @@ def _trace_batch(
                 heard.add(row)
     recorder = _Recorder(network, focus, heard, maps=any(watch.maps for watch in watches))
     # the loop only sees a network; rows of the encoding say which picture and text a row is
-    denoiser = Denoiser(cast("Network", recorder), generator._schedule)
+    denoiser = Denoiser(cast("Network", recorder), generator.schedule)
     encoding = network.encode(texts)
     state = denoiser.begin(lanes)
     names = list(watches[0].looks)
@@ -190,8 +190,9 @@ def _lane(
     generator: DiffusersGenerator, watch: Watch, texts: list[Text]
 ) -> tuple[Lane, dict[str, int]]:
     """The lane of a picture, whose texts have rows of their own, and the row of each look."""
-    bound = generator._bind(watch.request)
-    own = generator._texts(watch.request, bound)
+    reader = generator.reader
+    bound = reader.bind(watch.request)
+    own = reader.texts(watch.request, bound)
     rows: dict[Text, int] = {}
 
     def row(text: Text) -> int:
@@ -201,11 +202,10 @@ def _lane(
         return rows[text]
 
     branches = {branch: row(text) for branch, text in own.items()}
-    empty: Text = None if generator.pipeline.zeros_for_empty else ""
     extra = {}
     place = {}
     for number, (name, look) in enumerate(watch.looks.items()):
-        place[name] = row(look.text or empty)
+        place[name] = row(look.text or reader.empty)
         extra[negative(FIRST_WATCHED + number)] = place[name]
     rule = _Asking(bound.rule, tuple(extra))
     lane = Lane(

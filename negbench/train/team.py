@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from negbench.errors import ConfigError
-from negbench.generators.diffusers import choose_device
+from negbench.generators.choices import choose_device
 
 Precision = Literal["no", "bf16", "fp16"]
 
