@@ -12,7 +12,8 @@ from tiny_pipelines import make_sd, make_sdxl
 from negbench.errors import ConfigError
 from negbench.generators.base import RunOptions
 from negbench.generators.resolve import resolve
-from negbench.generators.tracing import Look, Watch, layer_size, trace
+from negbench.generators.strength import layer_size
+from negbench.generators.tracing import Look, Watch, trace
 from negbench.types import Guidance, ImageRequest, Negative, Treatment
 
 

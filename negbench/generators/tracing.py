@@ -3,8 +3,8 @@
 The pictures are those that `Generator.draw` gives, pixel by pixel. Beside what a picture needs, the
 network is asked under every watched text at every call; of each answer are kept
 
-* the strength of cross-attention by token position (`attention_strength`), summed over heads and
-  over the cross-attention layers of the down and up blocks, the middle block left out;
+* the strength of cross-attention by token position (`negbench.generators.strength`), summed over
+  heads and over the cross-attention layers of the down and up blocks, the middle block left out;
 * the scalar products of the noise predicted under the watched texts, among one another
   (`Trace.gram`) and with those of the call before (`Trace.lag`);
 * on request, where in the picture the words are attended to (`Trace.maps`).
@@ -15,9 +15,6 @@ From these follow the strength ratio, the inducing measure and the cosines of Ba
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -29,9 +26,9 @@ import torch
 from negbench.errors import ConfigError
 from negbench.generators.base import Generator
 from negbench.generators.diffusers import DiffusersGenerator
-from negbench.generators.layers import project, queries, text_layers
+from negbench.generators.listening import Recorder
 from negbench.generators.loop import Denoiser, Lane
-from negbench.generators.network import Encoding, Network
+from negbench.generators.network import Network
 from negbench.guidance.base import Branch, Rule, Step, negative
 from negbench.types import ImageRequest
 
@@ -42,8 +39,6 @@ VERSION = 1
 """Goes up when what is recorded changes."""
 
 FAMILIES = frozenset({"sd", "sdxl"})
-MAX_ELEMENTS = 1 << 24
-"""Values of upsampled attention maps that are held at once."""
 
 FIRST_WATCHED = 1000
 """Numbers of the branches that are asked for beside the picture's own begin here."""
@@ -167,7 +162,7 @@ def _trace_batch(
             focus[row] = words_of(network, watch.looks[name])
             if watch.attention:
                 heard.add(row)
-    recorder = _Recorder(network, focus, heard, maps=any(watch.maps for watch in watches))
+    recorder = Recorder(network, focus, heard, maps=any(watch.maps for watch in watches))
     # the loop only sees a network; rows of the encoding say which picture and text a row is
     denoiser = Denoiser(cast("Network", recorder), generator.schedule)
     encoding = network.encode(texts)
@@ -241,61 +236,6 @@ def words_of(network: Network, look: Look) -> tuple[int, ...]:
     return tuple(range(last - count, last))
 
 
-def attention_strength(
-    query: torch.Tensor, key: torch.Tensor, *, scale: float, size: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention maps of one layer, upsampled, and their strength by token.
-
-    As the code behind Ban et al. computes it (``compute_activation_ratio``): the probabilities
-    softmax(scale Q K^T) of each head are upsampled to the latent's size (bicubic), clipped at 0 and
-    squared; the mean over the picture is the strength of a token in a head. Their mean over tokens
-    and sum over heads and layers is E_t.
-
-    Args:
-        query: (rows, heads, positions, width).
-        key: (rows, heads, tokens, width).
-        scale: of the scalar products.
-        size: (height, width) of the latent.
-
-    Returns:
-        Strengths summed over heads, float64 (rows, tokens), and maps summed over heads, float32
-        (rows, tokens, height, width).
-    """
-    rows, heads, positions, _ = query.shape
-    tokens = key.shape[2]
-    height, width = layer_size(positions, size)
-    probability = (query.float() @ key.float().transpose(-1, -2) * scale).softmax(dim=-1)
-    maps = probability.transpose(-1, -2).reshape(rows, heads, tokens, height, width)
-    down, across = (
-        _bicubic(low, high, maps.device) for low, high in zip((height, width), size, strict=True)
-    )
-    upsampled = (down @ (maps @ across.T)).clamp_(min=0)
-    strength = torch.linalg.vecdot(upsampled.flatten(-2), upsampled.flatten(-2))
-    return strength.double().sum(dim=1) / math.prod(size), upsampled.sum(dim=1)
-
-
-@functools.cache
-def _bicubic(low: int, high: int, device: torch.device) -> torch.Tensor:
-    """Bicubic interpolation of a line of `low` values to `high`, as a matrix (high, low).
-
-    Interpolation of a picture is that of its columns, then of its rows; two products of matrices
-    are several times faster on a CPU than ``interpolate``, and the same up to rounding.
-    """
-    lines = torch.eye(low, device=device).view(1, low, low, 1)
-    upsampled = torch.nn.functional.interpolate(lines, size=(high, 1), mode="bicubic")
-    return upsampled.view(low, high).T.contiguous()
-
-
-def layer_size(positions: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a layer with `positions`, of a latent of `size` halved some times."""
-    height, width = size
-    while height * width > positions:
-        height, width = math.ceil(height / 2), math.ceil(width / 2)
-    if height * width != positions:
-        raise ConfigError(f"a layer of {positions} positions does not fit a latent of {size}")
-    return height, width
-
-
 class _Asking(Rule):
     """A rule that has more predicted than it needs."""
 
@@ -318,141 +258,6 @@ class _Asking(Rule):
         return self.rule.combine(predictions, x_t, step, state)
 
 
-class _Recorder:
-    """Stands for the network in one batch and keeps what a call saw, by row of the encoding."""
-
-    def __init__(
-        self,
-        network: Network,
-        focus: dict[int, tuple[int, ...]],
-        heard: set[int],
-        *,
-        maps: bool,
-    ) -> None:
-        self.network = network
-        self.focus = focus
-        self.heard = heard
-        self.with_maps = maps
-        self.about: list[int] = []
-        self.step: Step | None = None
-        self.noise: dict[int, torch.Tensor] = {}
-        self.strength: dict[int, torch.Tensor] = {}
-        self.maps: dict[int, torch.Tensor] = {}
-        self._layers = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.network, name)
-
-    def begin(self, step: Step) -> None:
-        """Forget the call before."""
-        self.step = step
-        for kept in (self.noise, self.strength, self.maps):
-            kept.clear()
-
-    def texts_of_call(self, texts: Encoding, rows: Sequence[int]) -> Encoding:
-        """As the network's own; the next call is about those rows."""
-        self.about = list(rows)
-        return self.network.texts_of_call(texts, rows)
-
-    def predict(self, x: torch.Tensor, timestep: torch.Tensor, texts: Encoding) -> torch.Tensor:
-        """As the network's own, whose layers are listened to."""
-        self._layers = 0
-        first = {row: at for at, row in reversed(list(enumerate(self.about)))}
-        rows = [(row, at) for row, at in first.items() if row in self.heard]
-        with _listening(self.network.unet, self, rows) if rows else contextlib.nullcontext():
-            predicted = self.network.predict(x, timestep, texts)
-        noise = self._noise(predicted, x)
-        for row, at in first.items():
-            self.noise[row] = noise[at].flatten()
-            if row in self.maps and self._layers:
-                self.maps[row] /= self._layers
-        return predicted
-
-    def hear(
-        self, query: torch.Tensor, key: torch.Tensor, scale: float, rows: list[tuple[int, int]]
-    ) -> None:
-        """Add one layer's attention."""
-        _, height, width = self.network.latent_shape
-        heads, tokens = query.shape[1], key.shape[2]
-        if query.shape[2] * 64 == height * width:
-            return  # the authors' code skips maps an eighth of the latent's size
-        self._layers += heads
-        chunk = max(1, MAX_ELEMENTS // (heads * tokens * height * width))
-        for start in range(0, len(rows), chunk):
-            block = rows[start : start + chunk]
-            index = torch.tensor([at for _, at in block], device=query.device)
-            strength, maps = attention_strength(
-                query[index], key[index], scale=scale, size=(height, width)
-            )
-            for i, (row, _) in enumerate(block):
-                self.strength[row] = self.strength.get(row, 0.0) + strength[i]
-                positions = self.focus.get(row, ())
-                if self.with_maps and positions:
-                    self.maps[row] = self.maps.get(row, 0.0) + maps[i, list(positions)].mean(dim=0)
-
-    def _noise(self, predicted: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """The noise behind a prediction: eps = alpha v + sigma x, or (x - alpha x0) / sigma."""
-        assert self.step is not None
-        predicted, x = predicted.double(), x.double()
-        if self.step.space == "epsilon":
-            return predicted
-        sigma = 1.0 / math.hypot(1.0, 1.0 / self.step.sigma) if self.step.sigma > 0 else 0.0
-        alpha = 1.0 / math.hypot(1.0, self.step.sigma)
-        if self.step.space == "v_prediction":
-            return alpha * predicted + sigma * x
-        if self.step.space == "sample" and sigma > 0:
-            return (x - alpha * predicted) / sigma
-        raise ConfigError(f"a prediction of kind {self.step.space} cannot be traced at this step")
-
-
-@contextlib.contextmanager
-def _listening(unet: Any, recorder: _Recorder, rows: list[tuple[int, int]]) -> Iterator[None]:
-    """Inside, cross-attention layers of the down and up blocks tell the recorder what they saw."""
-    layers = [
-        layer for block in (*unet.down_blocks, *unet.up_blocks) for layer in text_layers(block)
-    ]
-    kept = [layer.processor for layer in layers]
-    try:
-        for layer, own in zip(layers, kept, strict=True):
-            layer.set_processor(_Listener(own, recorder, rows))
-        yield
-    finally:
-        for layer, own in zip(layers, kept, strict=True):
-            layer.set_processor(own)
-
-
-class _Listener:
-    """A layer's own processor, and an ear."""
-
-    def __init__(self, own: Any, recorder: _Recorder, rows: list[tuple[int, int]]) -> None:
-        self.own = own
-        self.recorder = recorder
-        self.rows = rows
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        temb: torch.Tensor | None = None,
-        **options: Any,
-    ) -> torch.Tensor:
-        result: torch.Tensor = self.own(
-            attn,
-            hidden_states,
-            encoder_hidden_states=encoder_hidden_states,
-            attention_mask=attention_mask,
-            temb=temb,
-            **options,
-        )
-        if encoder_hidden_states is None or attention_mask is not None:
-            raise ConfigError("tracing takes cross-attention to a text without a mask")
-        query, (key, _) = queries(attn, hidden_states), project(attn, encoder_hidden_states)
-        self.recorder.hear(query, key, float(attn.scale), self.rows)
-        return result
-
-
 class _Seen:
     """What one picture's calls saw so far."""
 
@@ -465,7 +270,7 @@ class _Seen:
         self.maps: list[npt.NDArray[np.float32]] = []
         self._before: torch.Tensor | None = None
 
-    def take(self, recorder: _Recorder) -> None:
+    def take(self, recorder: Recorder) -> None:
         """Keep what the recorder has of this picture."""
         noise = torch.stack([recorder.noise[row] for row in self.rows])
         self.gram.append((noise @ noise.T).cpu().numpy())
