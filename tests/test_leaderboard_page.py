@@ -15,7 +15,7 @@ from hostile import HOSTILE, TOO_LONG
 
 from negbench.leaderboard.build import write
 from negbench.leaderboard.checks import read_board
-from negbench.leaderboard.page import link
+from negbench.leaderboard.wording import link
 from negbench.types import Guidance, Negative, Treatment, canonical_json
 
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from negbench.errors import ConfigError, UnknownNameError, did_you_mean
 from negbench.leaderboard.build import flat_csv
-from negbench.leaderboard.page import metric_name, rank_text
 from negbench.leaderboard.table import Column, Group, Row, Table
+from negbench.leaderboard.wording import metric_name, rank_text, written_unit
 from negbench.numbers import arrow, tex, with_interval
 
 MAX_NAME = 60
@@ -74,8 +74,7 @@ def _latex(group: Group) -> str:
             if cell is None:
                 cells.append("")
                 continue
-            unit = "count" if column.unit == "predictions" else column.unit
-            text = tex(with_interval(cell.value, cell.ci95, unit))
+            text = tex(with_interval(cell.value, cell.ci95, written_unit(column.unit)))
             cells.append(f"{text} ({tex(rank_text(cell.rank))})" if cell.rank else text)
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])

@@ -70,6 +70,10 @@ class Ranking:
     note: str | None = None
 
 
+Rankings = dict[tuple[int, str], Ranking]
+"""Group's number in the table and column -> ranking."""
+
+
 def rank(
     entries: Mapping[str, tuple[Entry, Values]], name: str, *, higher_is_better: bool
 ) -> Ranking | None:
