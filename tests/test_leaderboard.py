@@ -481,9 +481,9 @@ def test_withheld_texts_leave_no_prompt_behind(made, tmp_path):
 
 
 def test_the_csv_of_a_spreadsheet_starts_no_formula(made):
-    from negbench.leaderboard.build import _csv
+    from negbench.leaderboard.exports import csv_text
 
-    text = _csv(("a", "b"), [{"a": "=1+1", "b": -2.5}, {"a": "@x", "b": "-y"}]).decode()
+    text = csv_text(("a", "b"), [{"a": "=1+1", "b": -2.5}, {"a": "@x", "b": "-y"}])
     assert text.splitlines()[1:] == ["'=1+1,-2.5", "'@x,'-y"]
     assert "=" not in (made[1] / "leaderboard.csv").read_text().partition("\n")[2].replace(
         "text=", ""
@@ -500,7 +500,7 @@ def test_the_shipped_leaderboard_holds():
 
 
 def test_the_command_names_a_checkpoint_that_is_not_the_usual_one():
-    from negbench.leaderboard.build import command_of
+    from negbench.leaderboard.rerun import command_of
 
     found = read_board(SHIPPED)
     commands = {

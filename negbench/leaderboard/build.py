@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from negbench.errors import NegbenchError, RecordError
+from negbench.errors import RecordError
 from negbench.files import write_atomic
+from negbench.leaderboard import exports
 from negbench.leaderboard.add import benchmark_of
 from negbench.leaderboard.entry import Entry, pretty
 from negbench.leaderboard.lock import Withdrawn
-from negbench.leaderboard.ranks import ALPHA, Ranking, rank
+from negbench.leaderboard.ranks import Ranking, Rankings, rank
+from negbench.leaderboard.rerun import command_of
 from negbench.leaderboard.table import Cell, Column, Difference, Gone, Group, Row, Table
 from negbench.leaderboard.values import OWN_TEXT
 from negbench.stats import holm
-from negbench.types import Ref, canonical_json, sha256_hex
+from negbench.types import canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from negbench.leaderboard.checks import Board, Checked
@@ -54,9 +54,9 @@ def build(board: Board) -> dict[str, bytes]:
     table, rankings = make_table(board)
     files = {
         "leaderboard.json": pretty(table.model_dump(mode="json")),
-        "leaderboard.csv": flat_csv(table),
-        "leaderboard.parquet": flat_parquet(table),
-        "comparisons.csv": comparisons_csv(table, rankings),
+        "leaderboard.csv": exports.as_csv(table).encode("utf-8"),
+        "leaderboard.parquet": exports.as_parquet(table),
+        "comparisons.csv": exports.comparisons_as_csv(table, rankings).encode("utf-8"),
     }
     files |= {f"schema/{name}": data for name, data in schemas().items()}
     return files | render(table, board, rankings)
@@ -122,8 +122,6 @@ def _equal_tables(first: bytes, second: bytes) -> bool:
 
 
 Key = tuple[str, str, str, str, str]
-Rankings = dict[tuple[int, str], Ranking]
-"""Group's number and column -> ranking."""
 
 
 def group_key(entry: Entry) -> Key:
@@ -339,168 +337,3 @@ def _row(
         provenance=entry.provenance,
         notes=entry.notes,
     )
-
-
-def command_of(entry: Entry) -> str:
-    """The command that draws the entry's run again."""
-    plan = entry.plan
-    words = ["negbench", "evaluate", "-b", entry.benchmark, "-m", plan.method.name]
-    usual = _defaults(plan.method.name, "methods")
-    for key, value in sorted(plan.method.params.items()):
-        if not key.startswith("sha256:") and (key not in usual or usual[key] != value):
-            words += ["-p", f"{key}={_word(value)}"]
-    words += _files(plan.method)
-    rule = plan.treatment_guidance
-    if rule != plan.guidance:
-        words += ["--guidance", rule.kind]
-        usual = _defaults(rule.kind, "guidance")
-        for key, value in sorted(rule.params.items()):
-            if key not in usual or usual[key] != value:
-                words += ["-g", f"{key}={_word(value)}"]
-        if rule.scale != plan.guidance.scale:
-            words += ["-g", f"scale={rule.scale:g}"]
-    if entry.generator_name != "miniature":
-        words += ["--generator", f"GENERATOR-{str(plan.generator.params.get('weights', ''))[:12]}"]
-    return " ".join(shlex.quote(word) for word in words)
-
-
-def _files(method: Ref) -> list[str]:
-    """Options for what a method read and its own defaults do not: known by digest, not by name."""
-    usual = _defaults(method.name, "methods")
-    words = []
-    for key in sorted(usual.keys() - method.params.keys()):
-        digest = method.params.get(f"sha256:{key}")
-        if digest is not None and digest != _usual_digest(method.name, key):
-            words += ["-p", f"{key}={key.upper()}-{str(digest)[:12]}"]
-    return words
-
-
-def _usual_digest(name: str, key: str) -> str | None:
-    """Digest of what a built-in method reads when nobody says what, or None if it is not here."""
-    from negbench.methods import methods
-
-    cls = methods.get(name)
-    try:
-        return cls(cls.Config()).identity().get(key)
-    except NegbenchError:
-        return None
-
-
-def _defaults(name: str, kind: str) -> dict[str, Any]:
-    """Parameters that a built-in part has when nobody sets any."""
-    from negbench.guidance import rules
-    from negbench.methods import methods
-
-    registry: Any = methods if kind == "methods" else rules
-    if name not in registry:
-        return {}
-    cls = registry.get(name)
-    if not cls.__module__.startswith("negbench."):
-        return {}
-    found: dict[str, Any] = {}
-    for key, info in cls.Config.model_fields.items():
-        if not info.is_required():
-            found[key] = info.get_default(call_default_factory=True)
-    return found
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else canonical_json(value).decode()
-
-
-FLAT = (
-    "benchmark", "generator", "generator_digest", "entry", "title", "method", "rule", "metric",
-    "unit", "higher_is_better", "value", "ci_low", "ci_high", "n_scored", "n_unscored", "baseline",
-    "delta", "delta_low", "delta_high", "p", "p_holm", "rank_low", "rank_high", "plan_digest",
-)  # fmt: skip
-
-
-def flat_rows(table: Table) -> list[dict[str, Any]]:
-    """A row an entry and metric, with every number in full."""
-    rows = []
-    for group in table.groups:
-        for row in group.rows:
-            for column in group.columns:
-                cell = row.cells.get(column.metric)
-                if cell is None:
-                    continue
-                difference = cell.difference
-                low, high = cell.ci95 or (None, None)
-                dlow, dhigh = (difference.ci95 if difference else None) or (None, None)
-                first, last = cell.rank or (None, None)
-                found = (
-                    group.benchmark, group.generator, group.generator_digest, row.entry, row.title,
-                    row.method, row.rule, column.metric, column.unit, column.higher_is_better,
-                    cell.value, low, high, cell.n_scored, cell.n_unscored,
-                    difference and difference.baseline, difference and difference.value, dlow,
-                    dhigh, difference and difference.p, difference and difference.p_holm, first,
-                    last, row.plan_digest,
-                )  # fmt: skip
-                rows.append(dict(zip(FLAT, found, strict=True)))
-    return rows
-
-
-def _harmless(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
-    return value
-
-
-def _csv(fields: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
-    return buffer.getvalue().encode("utf-8")
-
-
-def flat_csv(table: Table) -> bytes:
-    """`flat_rows` as CSV."""
-    return _csv(FLAT, flat_rows(table))
-
-
-def flat_parquet(table: Table) -> bytes:
-    """`flat_rows` as parquet."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    kinds = {
-        "higher_is_better": pa.bool_(), "n_scored": pa.int64(), "n_unscored": pa.int64(),
-        "rank_low": pa.int64(), "rank_high": pa.int64(),
-    } | dict.fromkeys(
-        ("value", "ci_low", "ci_high", "delta", "delta_low", "delta_high", "p", "p_holm"),
-        pa.float64(),
-    )  # fmt: skip
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in FLAT])
-    buffer = io.BytesIO()
-    rows = pa.Table.from_pylist(flat_rows(table), schema=schema)
-    pq.write_table(rows, buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-PAIRS = (
-    "benchmark", "generator_digest", "metric", "first", "second", "delta", "ci_low", "ci_high",
-    "p", "p_holm", "n", "told_apart",
-)  # fmt: skip
-
-
-def _stem(path: str) -> str:
-    return path.rsplit("/", 1)[-1].removesuffix(".json")
-
-
-def comparisons_csv(table: Table, rankings: Rankings) -> bytes:
-    """Every pair of entries of a group in every ranked column: first minus second."""
-    rows = []
-    for (number, metric), ranking in rankings.items():
-        group = table.groups[number]
-        for pair in ranking.pairs:
-            low, high = pair.contrast.ci95 or (None, None)
-            found = (
-                group.benchmark, group.generator_digest[:12], metric,
-                _stem(pair.first), _stem(pair.second),
-                pair.contrast.delta, low, high, pair.contrast.p, pair.p_holm, pair.contrast.n,
-                pair.p_holm is not None and pair.p_holm <= ALPHA,
-            )  # fmt: skip
-            rows.append(dict(zip(PAIRS, found, strict=True)))
-    return _csv(PAIRS, rows)

@@ -1,4 +1,4 @@
-"""The table in other people's formats.
+"""The table in other people's formats: CSV, parquet, LaTeX, Hugging Face's eval results.
 
 ``hf-eval``: Hugging Face's eval results, one YAML list for a *model* repo's ``.eval_results/``. Its
 unit is one number of a (model repo, task); ours is a method on a generator. So only one headline
@@ -9,17 +9,33 @@ a model repo, such as a fine-tuned writer of negatives.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from negbench.errors import ConfigError, UnknownNameError, did_you_mean
-from negbench.leaderboard.build import flat_csv
+from negbench.leaderboard.ranks import ALPHA, Rankings
 from negbench.leaderboard.table import Column, Group, Row, Table
 from negbench.leaderboard.wording import metric_name, rank_text, written_unit
 from negbench.numbers import arrow, tex, with_interval
 
 MAX_NAME = 60
+
+FLAT = (
+    "benchmark", "generator", "generator_digest", "entry", "title", "method", "rule", "metric",
+    "unit", "higher_is_better", "value", "ci_low", "ci_high", "n_scored", "n_unscored", "baseline",
+    "delta", "delta_low", "delta_high", "p", "p_holm", "rank_low", "rank_high", "plan_digest",
+)  # fmt: skip
+"""Columns of a row an entry and metric."""
+
+PAIRS = (
+    "benchmark", "generator_digest", "metric", "first", "second", "delta", "ci_low", "ci_high",
+    "p", "p_holm", "n", "told_apart",
+)  # fmt: skip
+"""Columns of a row a pair of entries and metric."""
 
 
 def chosen(table: Table, paths: Sequence[str]) -> Table:
@@ -46,9 +62,89 @@ def chosen(table: Table, paths: Sequence[str]) -> Table:
     return table.model_copy(update={"groups": tuple(groups)})
 
 
+def flat_rows(table: Table) -> list[dict[str, Any]]:
+    """A row an entry and metric, with every number in full."""
+    rows = []
+    for group in table.groups:
+        for row in group.rows:
+            for column in group.columns:
+                cell = row.cells.get(column.metric)
+                if cell is None:
+                    continue
+                difference = cell.difference
+                low, high = cell.ci95 or (None, None)
+                dlow, dhigh = (difference.ci95 if difference else None) or (None, None)
+                first, last = cell.rank or (None, None)
+                found = (
+                    group.benchmark, group.generator, group.generator_digest, row.entry, row.title,
+                    row.method, row.rule, column.metric, column.unit, column.higher_is_better,
+                    cell.value, low, high, cell.n_scored, cell.n_unscored,
+                    difference and difference.baseline, difference and difference.value, dlow,
+                    dhigh, difference and difference.p, difference and difference.p_holm, first,
+                    last, row.plan_digest,
+                )  # fmt: skip
+                rows.append(dict(zip(FLAT, found, strict=True)))
+    return rows
+
+
+def csv_text(fields: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A header and a line a row, in which no spreadsheet takes a text for a formula."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
+    return buffer.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return "'" + value
+    return value
+
+
 def as_csv(table: Table) -> str:
-    """A line an entry and metric."""
-    return flat_csv(table).decode("utf-8")
+    """`flat_rows` as CSV."""
+    return csv_text(FLAT, flat_rows(table))
+
+
+def as_parquet(table: Table) -> bytes:
+    """`flat_rows` as parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {
+        "higher_is_better": pa.bool_(), "n_scored": pa.int64(), "n_unscored": pa.int64(),
+        "rank_low": pa.int64(), "rank_high": pa.int64(),
+    } | dict.fromkeys(
+        ("value", "ci_low", "ci_high", "delta", "delta_low", "delta_high", "p", "p_holm"),
+        pa.float64(),
+    )  # fmt: skip
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in FLAT])
+    buffer = io.BytesIO()
+    rows = pa.Table.from_pylist(flat_rows(table), schema=schema)
+    pq.write_table(rows, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _stem(path: str) -> str:
+    return path.rsplit("/", 1)[-1].removesuffix(".json")
+
+
+def comparisons_as_csv(table: Table, rankings: Rankings) -> str:
+    """Every pair of entries of a group in every ranked column: first minus second."""
+    rows = []
+    for (number, metric), ranking in rankings.items():
+        group = table.groups[number]
+        for pair in ranking.pairs:
+            low, high = pair.contrast.ci95 or (None, None)
+            found = (
+                group.benchmark, group.generator_digest[:12], metric,
+                _stem(pair.first), _stem(pair.second),
+                pair.contrast.delta, low, high, pair.contrast.p, pair.p_holm, pair.contrast.n,
+                pair.p_holm is not None and pair.p_holm <= ALPHA,
+            )  # fmt: skip
+            rows.append(dict(zip(PAIRS, found, strict=True)))
+    return csv_text(PAIRS, rows)
 
 
 def as_latex(table: Table) -> str:
