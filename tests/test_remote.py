@@ -117,7 +117,7 @@ def unsent(cache):
 def break_storage(monkeypatch, fault, *names):
     """Have file system calls ask `fault(call, path)` first; returns a list of the calls made."""
     calls = []
-    for name in names or ("put_file", "get_file", "find", "rm_file"):
+    for name in names or ("put_file", "get_file", "find", "ls", "rm_file"):
         real = getattr(MemoryFileSystem, name)
 
         def call(self, *args, _name=name, _real=real, **kwargs):
@@ -167,7 +167,7 @@ def test_listing_is_all_that_a_forecast_asks_for(tmp_path, machine, monkeypatch)
     )  # fmt: skip
     calls = break_storage(monkeypatch, lambda *_: None)
     assert forecast(resolved).images_to_draw == 0
-    assert {args[0] for name, args in calls if name != "find"} == {
+    assert {args[0] for name, args in calls if name not in ("find", "ls")} == {
         "/bucket/cache/negbench-cache.json"
     }
     assert not (cache / "images").exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import random
 import re
@@ -23,6 +24,12 @@ from negbench.files import make_folder, storage_error
 
 WAITS = (0.3, 1.0, 3.0)
 """Seconds before an operation that failed is tried again; each is varied by half."""
+
+PATIENCE = 20.0
+"""Seconds after which nothing is tried again: packages try again by themselves, too."""
+
+LIMIT, SPEED = 60.0, 1e5
+"""An operation may take `LIMIT` seconds and one more for so many bytes."""
 
 WHOLE = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory"}
 """Protocols under which a file appears whole by itself; elsewhere it is renamed into place."""
@@ -94,6 +101,10 @@ class Objects:
                 f"{url} cannot be used: {one_line(str(error), limit=200)}; write for example "
                 "s3://bucket/folder or gs://bucket/folder"
             ) from error
+        for package in ("gcsfs", "s3fs"):
+            log = logging.getLogger(package)
+            if log.level == logging.NOTSET:  # what they would log is told in one line
+                log.setLevel(logging.CRITICAL + 1)
         self._root = str(root).rstrip("/")
         self._whole = kind in WHOLE
 
@@ -103,7 +114,7 @@ class Objects:
 
         def find() -> dict[str, Any]:
             self._fs.invalidate_cache()
-            return dict(self._fs.find(head + folder, detail=True))
+            return dict(self._fs.find(head + folder, detail=True, **self._limit(10**8)))
 
         try:
             found = self._tried("list", find)
@@ -116,13 +127,30 @@ class Objects:
                 names[name] = int(about.get("size") or 0)
         return names
 
-    def get(self, name: str, path: Path, *, check: Callable[[Path], bool]) -> bool | None:
+    def folders(self, folder: str) -> set[str]:
+        """Names of the folders in a folder."""
+
+        def ls() -> list[dict[str, Any]]:
+            self._fs.invalidate_cache()
+            return list(self._fs.ls(f"{self._root}/{folder}", detail=True, **self._limit()))
+
+        try:
+            found = self._tried("list", ls)
+        except FileNotFoundError:
+            return set()
+        inside = [about for about in found if about.get("type") == "directory"]
+        return {str(about["name"]).rstrip("/").removeprefix(f"{self._root}/") for about in inside}
+
+    def get(
+        self, name: str, path: Path, *, check: Callable[[Path], bool], size: int = 0
+    ) -> bool | None:
         """Fetch a file.
 
         Args:
             name: of the file.
             path: where it goes, at once and whole.
             check: whether what came can be used; the rest is thrown away.
+            size: its bytes, as far as they are known; a large file may take longer.
 
         Returns:
             True; False if it is not there; None if it did not pass `check`.
@@ -138,7 +166,8 @@ class Objects:
         except OSError as error:
             raise storage_error(error, path) from error
         try:
-            self._tried("read", lambda: self._fs.get_file(f"{self._root}/{name}", temporary))
+            source, limit = f"{self._root}/{name}", self._limit(size)
+            self._tried("read", lambda: self._fs.get_file(source, temporary, **limit))
             if not check(Path(temporary)):
                 return None
             os.chmod(temporary, 0o644)
@@ -167,7 +196,7 @@ class Objects:
 
         def send() -> None:
             if self._whole:
-                self._fs.put_file(str(path), target)
+                self._fs.put_file(str(path), target, **self._limit(path.stat().st_size))
                 return
             part = f"{folder}/.{os.urandom(6).hex()}-{last}.part"
             self._fs.makedirs(folder, exist_ok=True)
@@ -195,14 +224,21 @@ class Objects:
         with contextlib.suppress(FileNotFoundError):
             self._tried("remove from", lambda: self._fs.rm_file(f"{self._root}/{name}"))
 
+    def _limit(self, size: int = 0) -> dict[str, float]:
+        """Bounds the time of an operation where fsspec can do that."""
+        asynchronous = getattr(self._fs, "async_impl", False)
+        return {"timeout": LIMIT + size / SPEED} if asynchronous else {}
+
     def _tried(self, verb: str, action: Callable[[], T]) -> T:
+        started = time.monotonic()
         for wait in (*WAITS, None):
             try:
                 return action()
             except FileNotFoundError:
                 raise
             except Exception as error:
-                if wait is None or not passes(error):
+                tired = time.monotonic() - started > PATIENCE
+                if wait is None or tired or not passes(error):
                     raise self._told(verb, error) from error
                 time.sleep(wait * random.uniform(0.5, 1.5))
         raise AssertionError

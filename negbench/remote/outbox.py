@@ -38,7 +38,7 @@ class Outbox:
         self._rest: dict[str, None] = {}
         self._due = 0.0
         self._quiet_until = 0.0
-        self._busy = 0
+        self._busy = self._done = 0
         self._threads = 0
         self._pool: ThreadPoolExecutor | None = None
         self._changed = threading.Condition(threading.RLock())
@@ -83,20 +83,18 @@ class Outbox:
             self._quiet_until = 0.0
             self._take_all()
             self._start()
-            left = total = self._open()
+            total = len(self._queue) + len(self._rest) + self._busy
+            shown = self._done
             with (progress if total > SENDERS else silent)("sending", total) as bar:
-                while left:
+                while self._queue or self._rest or self._busy:
                     if time.monotonic() > deadline:
                         self.why = self.why or f"{limit_s:.0f} seconds were too short for it"
                         break
                     self._changed.wait(0.2)
-                    bar.update(max(0, left - self._open()))
-                    left = self._open()
+                    bar.update(self._done - shown)
+                    shown = self._done
             self._put_off()
             return list(self._later)
-
-    def _open(self) -> int:
-        return len(self._queue) + len(self._rest) + self._busy
 
     def _take_all(self) -> None:
         self._due = time.monotonic() + INTERVAL
@@ -137,6 +135,7 @@ class Outbox:
                 failed = error
             with self._changed:
                 self._busy -= 1
+                self._done += failed is None
                 if failed is not None:
                     self._later[name] = None
                     self.fault(failed)

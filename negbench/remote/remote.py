@@ -169,7 +169,7 @@ class Remote:
         """
         objects = self._contact(take_over=False)
         flags = self._flags()
-        folders = [f"images/{n:02x}" for n in range(256)]
+        folders = sorted(objects.folders("images"))
         folders += [kind for kind in KINDS if kind != "images"]
         there: dict[str, int] = {}
         for found in _each(objects.names, folders):
@@ -180,11 +180,11 @@ class Remote:
             if not _is_pixels(name) and self._lacks_here(name, size)
         ]
         groups = [group for group in groups if all(name in there for name in group)]
-        with progress("fetching", len(groups)) as bar:
+        with (progress if groups else silent)("fetching", len(groups)) as bar:
             came = _each(lambda g: all(map(self._get, g)), groups, done=bar.update)
         here = self._here()
         lacking = [name for name, size in here.items() if _lacks(there.get, name, size)]
-        with progress("sending", len(lacking)) as bar:
+        with (progress if lacking else silent)("sending", len(lacking)) as bar:
             _each(self._send, lacking, done=bar.update)
         for flag in flags:
             flag.unlink(missing_ok=True)
@@ -227,8 +227,7 @@ class Remote:
     def _lacking(self, objects: Objects) -> list[str]:
         """Files here that are not there, or not wholly; facts stand for their picture."""
         here = self._here()
-        folders = sorted({_folder(name) for name in here})
-        self._folders.update(zip(folders, _each(objects.names, folders), strict=True))
+        self._folders |= _names(objects, {_folder(name) for name in here})
         return [name for name, size in here.items() if _lacks(self._size, name, size)]
 
     def _here(self) -> dict[str, int]:
@@ -249,7 +248,7 @@ class Remote:
         if not new or self._outbox.quiet():
             return
         try:
-            self._folders.update(zip(new, _each(objects.names, new), strict=True))
+            self._folders |= _names(objects, new)
         except RemoteError as error:
             self._fault(error)
 
@@ -272,7 +271,8 @@ class Remote:
 
     def _get(self, name: str) -> bool:
         path = self.cache / name
-        came = self._contact().get(name, path, check=lambda part: usable(part, name))
+        size = self._size(name) or 0
+        came = self._contact().get(name, path, check=lambda part: usable(part, name), size=size)
         if came is None:
             self._damaged.append(name)
         return came is True
@@ -293,6 +293,16 @@ class Remote:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.cache).as_posix()
+
+
+def _names(objects: Objects, folders: Iterable[str]) -> dict[str, dict[str, int]]:
+    """What lies in each of the folders; those of pictures are asked for only if they exist."""
+    wanted = dict.fromkeys(folders)
+    images = [folder for folder in wanted if folder.startswith("images/")]
+    there = objects.folders("images") if len(images) > 2 else set(images)
+    asked = [folder for folder in wanted if folder in there or folder not in images]
+    found = dict(zip(asked, _each(objects.names, asked), strict=True))
+    return {folder: found.get(folder, {}) for folder in wanted}
 
 
 def _check_mark(objects: Objects, cache: Path) -> None:
