@@ -12,7 +12,7 @@ from negbench.errors import ConfigError, MissingError, NegbenchError
 from negbench.generators import generators
 from negbench.generators.base import Drawn, Generator, RunOptions
 from negbench.metrics import ImageMetric, metrics
-from negbench.train import rl
+from negbench.train import policy, rl
 from negbench.train.base_model import load_base
 from negbench.train.rl import RlSettings, train_rl
 from negbench.types import Case, Guidance, Ref, Score
@@ -166,7 +166,7 @@ def test_checkpoints_that_do_not_fit(tiny, tmp_path):
 def test_nan_stops_with_the_last_good_checkpoint(tiny, tmp_path, monkeypatch):
     import torch
 
-    real = rl.policy_loss
+    real = policy.policy_loss
     calls = []
 
     def broken(*args, **kwargs):
@@ -174,7 +174,7 @@ def test_nan_stops_with_the_last_good_checkpoint(tiny, tmp_path, monkeypatch):
         loss, kl = real(*args, **kwargs)
         return (loss * torch.nan if len(calls) > 4 else loss), kl
 
-    monkeypatch.setattr(rl, "policy_loss", broken)
+    monkeypatch.setattr(policy, "policy_loss", broken)
     with pytest.raises(ConfigError, match=r"not finite at step 3.*last good checkpoint"):
         train_rl(settings(tiny), out=tmp_path / "a", cache=tmp_path / "c")
     load_base(str(tmp_path / "a" / "checkpoint"))

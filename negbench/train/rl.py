@@ -9,14 +9,12 @@ negbench's own.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from negbench.errors import ConfigError, MissingError
@@ -28,14 +26,15 @@ from negbench.record import Sample
 from negbench.reward.terms import DEFAULT_WEIGHTS, Reward, calibrate, uncalibrated
 from negbench.reward.trials import Trial, Trials
 from negbench.store import default_cache
-from negbench.train.base_model import Base, check_same_vocabulary, load_base
+from negbench.train.base_model import Base, load_base
 from negbench.train.card import portable, rl_card
 from negbench.train.folder import RunFolder, held, read_facts
-from negbench.train.gradient import advantages, guard, policy_loss
+from negbench.train.gradient import advantages, guard
 from negbench.train.pairs import Pairs, read_pairs
+from negbench.train.policy import ROWS, Policy
 from negbench.train.schedule import learning_rate, seed_for, visit
 from negbench.train.team import Precision, Team
-from negbench.train.writing import Batch, Pen, Written
+from negbench.train.writing import Written
 from negbench.types import Case, canonical_json, sha256_hex
 
 SCHEMA = 1
@@ -43,8 +42,6 @@ TITLE = "negopt-training@1"
 """Of the noises: never a benchmark's."""
 FLAT_STEPS = 10
 """After so many steps in which no reward differs from its neighbours, training gives up."""
-ROWS = 64
-"""Samples in one forward pass of the policy."""
 _DEFAULT: dict[str, JsonValue] = {**DEFAULT_WEIGHTS}
 
 
@@ -165,9 +162,13 @@ def train_rl(
         team.wait()
         if tensorboard:
             folder.open_board()
-        run = _Rl(settings, team, folder, base, training, held_out)
-        frozen = run.calibrated(reward, trials(reward), progress=progress)
-        run.begin(frozen, trials(frozen))
+        again = load_base(settings.init, seed=settings.seed, option="--init")
+        policy = Policy(base, again, team=team, lr=settings.lr)
+        frozen = _calibrated(
+            reward, trials(reward), settings=settings, policy=policy, base=base, training=training,
+            folder=folder, progress=progress,
+        )  # fmt: skip
+        run = _Rl(settings, policy, folder, base, training, held_out, frozen, trials(frozen))
         return run.go(save_every=save_every, progress=progress)
 
 
@@ -183,12 +184,54 @@ def _by_metric(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return split
 
 
+def _calibrated(
+    reward: Reward, trials: Trials, *, settings: RlSettings, policy: Policy, base: Base,
+    training: Pairs, folder: RunFolder, progress: Progress,
+) -> Reward:  # fmt: skip
+    """The reward with p(y) and scales measured on twins and samples of the fine-tuned model.
+
+    The samples do not depend on the training seed, so that runs with other seeds share them.
+    """
+    path = folder.out / "calibration.json"
+    identity = sha256_hex(
+        canonical_json([
+            reward.model_dump(mode="json"), base.digest, training.digest,
+            trials.generator.ref().digest(), trials.guidance.model_dump(mode="json"),
+            settings.calibration, settings.fidelity_quantile,
+            settings.max_new_tokens, settings.temperature,
+        ])
+    )  # fmt: skip
+    if path.is_file():
+        kept = read_json(path)
+        if kept.get("identity") == identity:
+            return Reward.model_validate(kept["reward"])
+    prompts = list(dict.fromkeys(training.prompts))
+    count = min(settings.calibration, len(prompts))
+    rows = np.random.default_rng([20_240_701]).permutation(len(prompts))[:count]
+    chosen = [prompts[i] for i in rows]
+    written: list[str] = []
+    for at in range(0, count, ROWS):
+        written += policy.pen.write(
+            chosen[at : at + ROWS], max_new_tokens=settings.max_new_tokens,
+            seed=seed_for("calibration", at), temperature=settings.temperature,
+        ).texts  # fmt: skip
+    tried = [_trial(prompt, text, 0) for prompt, text in zip(chosen, written, strict=True)]
+    frozen = calibrate(
+        reward, trials, tried, quantile=settings.fidelity_quantile, progress=progress
+    )
+    if policy.team.leads:
+        write_json(path, {"identity": identity, "reward": frozen.model_dump(mode="json")})
+    return frozen
+
+
 class _Rl:
     def __init__(
-        self, settings: RlSettings, team: Team, folder: RunFolder, base: Base,
-        training: Pairs, held_out: Pairs,
+        self, settings: RlSettings, policy: Policy, folder: RunFolder, base: Base,
+        training: Pairs, held_out: Pairs, reward: Reward, trials: Trials,
     ) -> None:  # fmt: skip
-        self.settings, self.team, self.folder, self.base = settings, team, folder, base
+        self.settings, self.policy, self.folder, self.base = settings, policy, folder, base
+        self.team, self.pen = policy.team, policy.pen
+        self.reward, self.trials = reward, trials
         self.data_digest = training.digest
         self.prompts = list(dict.fromkeys(training.prompts))
         human: dict[str, str] = {}
@@ -197,58 +240,7 @@ class _Rl:
         order = np.random.default_rng([20_240_307]).permutation(len(human))
         listed = list(human.items())
         self.held_out = [listed[i] for i in order[: max(settings.held_out, 6)]]
-        self.model = base.model.to(team.device).eval()
-        self.pen = Pen(self.model, base.tokenizer, device=team.device)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, weight_decay=0.0)
         self.step = self.flat = 0
-        self.reward: Reward | None = None
-        self.trials: Trials | None = None
-        self.reference: Pen | None = None
-        self.spent = {"drawing": 0.0, "scoring": 0.0, "learning": 0.0}
-
-    def calibrated(self, reward: Reward, trials: Trials, *, progress: Progress) -> Reward:
-        """The reward with p(y) and scales measured on twins and samples of the fine-tuned model.
-
-        The samples do not depend on the training seed, so that runs with other seeds share them.
-        """
-        path = self.folder.out / "calibration.json"
-        identity = sha256_hex(
-            canonical_json([
-                reward.model_dump(mode="json"), self.base.digest, self.data_digest,
-                trials.generator.ref().digest(), trials.guidance.model_dump(mode="json"),
-                self.settings.calibration, self.settings.fidelity_quantile,
-                self.settings.max_new_tokens, self.settings.temperature,
-            ])
-        )  # fmt: skip
-        if path.is_file():
-            kept = read_json(path)
-            if kept.get("identity") == identity:
-                return Reward.model_validate(kept["reward"])
-        count = min(self.settings.calibration, len(self.prompts))
-        rows = np.random.default_rng([20_240_701]).permutation(len(self.prompts))[:count]
-        chosen = [self.prompts[i] for i in rows]
-        written: list[str] = []
-        for at in range(0, count, ROWS):
-            written += self.pen.write(
-                chosen[at : at + ROWS], max_new_tokens=self.settings.max_new_tokens,
-                seed=seed_for("calibration", at), temperature=self.settings.temperature,
-            ).texts  # fmt: skip
-        tried = [_trial(prompt, text, 0) for prompt, text in zip(chosen, written, strict=True)]
-        frozen = calibrate(
-            reward, trials, tried, quantile=self.settings.fidelity_quantile, progress=progress
-        )
-        if self.team.leads:
-            write_json(path, {"identity": identity, "reward": frozen.model_dump(mode="json")})
-        return frozen
-
-    def begin(self, reward: Reward, trials: Trials) -> None:
-        """Take the frozen reward, and keep a copy of the model to stay near to."""
-        self.reward, self.trials = reward, trials
-        again = load_base(self.settings.init, seed=self.settings.seed, option="--init")
-        check_same_vocabulary(self.base, again)
-        model = again.model.to(self.team.device).eval().requires_grad_(False)
-        self.reference = Pen(model, again.tokenizer, device=self.team.device)
 
     def go(self, *, save_every: int, progress: Progress) -> dict[str, Any]:
         state = self.folder.load()
@@ -281,7 +273,6 @@ class _Rl:
     def _one_step(self) -> dict[str, Any]:
         """Sample, draw, weigh, learn; what is worth logging."""
         s, team = self.settings, self.team
-        assert self.trials is not None
         rows = visit(self.step, size=s.prompts * team.world, count=len(self.prompts), seed=s.seed)
         mine = [self.prompts[i] for i in rows[team.rank :: team.world]]
         prompts = [prompt for prompt in mine for _ in range(s.group)]
@@ -335,8 +326,6 @@ class _Rl:
         self, prompts: Sequence[str], texts: Sequence[str], *, noises: int | None = None
     ) -> tuple[list[float], list[dict[str, float]]]:
         """Reward and gains by term of each text, means over the noises."""
-        assert self.reward is not None
-        assert self.trials is not None
         count = noises or self.settings.noises
         samples = self.trials.make(
             [_trial(p, t, r) for p, t in zip(prompts, texts, strict=True) for r in range(count)]
@@ -350,53 +339,19 @@ class _Rl:
     def _learn(
         self, prompts: Sequence[str], written: Written, found: np.ndarray[Any, Any]
     ) -> tuple[float, float]:
-        """`inner` steps of the optimizer on the same samples; the last loss and the first KL."""
-        s, team = self.settings, self.team
-        assert self.reference is not None
-        ids, mask = self.pen.read(prompts)
-        whole = Batch(ids, mask, written.tokens)
-        (total,) = team.sum([float(whole.n_tokens)])
-        parts = [slice(at, at + ROWS) for at in range(0, len(ids), ROWS)]
+        """Loss and divergence of this step, which the policy has then taken."""
+        s = self.settings
         rate = learning_rate(self.step, steps=s.steps, peak=s.lr, warmup=s.warmup)
-        old: list[torch.Tensor] = []
-        first_kl = last_loss = 0.0
-        for turn in range(s.inner):
-            spent = apart = 0.0
-            for number, part in enumerate(parts):
-                batch = Batch(ids[part], mask[part], written.tokens[part])
-                with torch.no_grad(), team.autocast():
-                    reference = self.reference.log_chances(batch, temperature=s.temperature)
-                with team.autocast():
-                    chances = self.pen.log_chances(batch, temperature=s.temperature)
-                if turn == 0:
-                    at = batch.labels.clamp_min(0).unsqueeze(-1)
-                    old.append(chances.detach().gather(-1, at).squeeze(-1))
-                loss, kl = policy_loss(
-                    chances, old[number], reference, tokens=batch.labels,
-                    advantage=torch.as_tensor(found[part], device=team.device),
-                    clip=s.clip, kl=s.kl, total=total,
-                )  # fmt: skip
-                team.scaler.scale(loss).backward()
-                spent += float(loss.detach())
-                apart += float(kl)
-            spent, apart = team.sum([spent, apart])
-            if not math.isfinite(spent):
-                raise ConfigError(
-                    f"the loss is not finite at step {self.step + 1}; give a smaller --lr or "
-                    f"--precision no and --restart; the last good checkpoint is "
-                    f"{self.folder.checkpoint}"
-                )
-            team.sum_gradients(self.parameters)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            team.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-            team.scaler.step(self.optimizer)
-            team.scaler.update()
-            self.optimizer.zero_grad()
-            first_kl = apart if turn == 0 else first_kl
-            last_loss = spent
-        return last_loss, first_kl
+        try:
+            return self.policy.learn(
+                prompts, written, found, rate=rate, inner=s.inner, temperature=s.temperature,
+                clip=s.clip, kl=s.kl,
+            )  # fmt: skip
+        except FloatingPointError as error:
+            raise ConfigError(
+                f"{error} at step {self.step + 1}; give a smaller --lr or --precision no and "
+                f"--restart; the last good checkpoint is {self.folder.checkpoint}"
+            ) from error
 
     def _check(self, line: dict[str, Any]) -> None:
         """Held-out reward of the likeliest text, into the log; the checkpoint is published."""
@@ -411,8 +366,8 @@ class _Rl:
             self.folder.log({"step": self.step, **line})
             facts = self._facts()
             self.folder.publish(
-                self.model, self.base.tokenizer, step=self.step, card=rl_card(facts), facts=facts,
-                half=self.settings.weights == "float16",
+                self.policy.model, self.base.tokenizer, step=self.step, card=rl_card(facts),
+                facts=facts, half=self.settings.weights == "float16",
             )  # fmt: skip
         self.team.wait()
 
@@ -430,8 +385,6 @@ class _Rl:
         return found
 
     def _facts(self) -> dict[str, Any]:
-        assert self.reward is not None
-        assert self.trials is not None
         before = read_facts(self.base.folder) if self.base.folder is not None else {}
         described = self.trials.generator.describe()
         facts: dict[str, Any] = {
@@ -456,7 +409,6 @@ class _Rl:
             return
         from negbench.train.plots import draw_curves, draw_sheet
 
-        assert self.trials is not None
         draw_curves(self.folder.lines(), self.folder.out / "curves.png")
         rows = self.held_out[:6]
         written = self.pen.write(
@@ -477,7 +429,7 @@ class _Rl:
     def _save(self) -> None:
         self.folder.save(
             {
-                **self.team.state(self.model, self.optimizer),
+                **self.policy.state(),
                 "step": self.step,
                 "flat": self.flat,
             }
@@ -485,7 +437,7 @@ class _Rl:
         self.team.wait()
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.team.restore(state, self.model, self.optimizer)
+        self.policy.restore(state)
         self.step, self.flat = state["step"], state["flat"]
 
 

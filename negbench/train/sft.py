@@ -192,17 +192,10 @@ class _Sft:
                 f"the loss is not finite at step {self.step + 1}; give a smaller --lr or "
                 f"--precision no and --restart; {self._last_good()}"
             )
-        self.team.sum_gradients(self.parameters)
         rate = learning_rate(
             self.step, steps=self.steps, peak=self.settings.lr, warmup=self.settings.warmup
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.team.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.team.scaler.step(self.optimizer)
-        self.team.scaler.update()
-        self.optimizer.zero_grad()
+        self.team.update(self.optimizer, self.parameters, rate=rate)
         return loss
 
     def _last_good(self) -> str:

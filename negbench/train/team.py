@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -76,6 +76,23 @@ class Team:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad.copy_(reduce(parameter.grad, "sum"))
+
+    def update(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: Sequence[torch.nn.Parameter],
+        *,
+        rate: float,
+    ) -> None:
+        """One step of the optimizer by the gradients of all processes, whose norm is cut at 1."""
+        self.sum_gradients(parameters)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        optimizer.zero_grad()
 
     def state(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
