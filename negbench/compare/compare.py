@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from negbench.compare.comparison import ComparedRun, Comparison, Comparisons, Verdict
 from negbench.compare.removal import NUMBERS, removal_values
 from negbench.compare.same import Shared, check_comparable, run_labels, shared_samples
 from negbench.compare.sentences import conclude
@@ -23,79 +22,6 @@ ALPHA = 0.05
 POWER = 0.8
 SAME_SCORE = 1e-5
 """Scores of one picture by one metric that differ by more were made for different texts."""
-
-Verdict = Literal["better", "worse", "higher", "lower", "leaning", "cannot tell", "same", "none"]
-
-
-class Comparison(BaseModel):
-    """One metric of two runs on the samples that both have: first minus second.
-
-    Attributes:
-        first_value: the first run's mean (or set value) over the shared pairs; so `second_value`.
-        p: two-sided, of exchanging the runs by prompt; None where there is nothing to test.
-        p_holm: `p` corrected by Holm for all tests of the report.
-        verdict: what may be concluded at the 5 % level after correction; ``leaning`` only before.
-        detectable: smallest true difference that as many prompts find in 80 % of samples.
-        prompts_needed: prompts at which a true difference as large as the measured one is found
-            in 80 % of samples, at the level left to one test of the report.
-        of: ``score``, or ``gain``: the score minus the twin's, for a metric that reads each run's
-            own negative prompt, so that scores themselves would compare different questions.
-        sentence: all of it in words.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    first: str
-    second: str
-    metric: str
-    unit: str
-    higher_is_better: bool | None
-    first_value: float | None
-    second_value: float | None
-    delta: float | None
-    ci95: tuple[float, float] | None
-    p: float | None
-    p_holm: float | None
-    n: int
-    n_unscored: int
-    n_prompts: int
-    verdict: Verdict
-    of: Literal["score", "gain"]
-    detectable: float | None
-    prompts_needed: int | None
-    note: str | None
-    sentence: str
-
-
-class ComparedRun(BaseModel):
-    """A run that takes part."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    label: str
-    method: str
-    guidance: str
-    plan_digest: str
-    folder: str | None
-    n_samples: int
-    status: str
-
-
-class Comparisons(BaseModel):
-    """All comparisons of some runs.
-
-    Attributes:
-        family: number of tests that Holm's correction counts.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    benchmark: str
-    generator: str
-    runs: list[ComparedRun]
-    family: int
-    comparisons: list[Comparison]
-    notes: list[str]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from negbench.numbers import number, p_value, signed, signed_interval
 
 if TYPE_CHECKING:
-    from negbench.compare.compare import Comparison
+    from negbench.compare.comparison import Comparison
 
 
 def conclude(found: Comparison, *, family: int) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from negbench.compare.compare import Comparison, Comparisons
+from negbench.compare.comparison import Comparison, Comparisons
 from negbench.errors import one_line
 from negbench.numbers import arrow, p_value, signed_interval, tex, with_interval
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from negbench.compare.compare import Comparison, compare_runs
+from negbench.compare.compare import compare_runs
+from negbench.compare.comparison import Comparison
 from negbench.errors import NegbenchError
 from negbench.numbers import p_value, signed_interval
 from negbench.record import Record
