@@ -171,18 +171,22 @@ class _Part:
     # One number each ----------------------------------------------------------------------------
 
     def _net_removal(self) -> None:
-        from negbench.stats import minimum_detectable_difference, paired_contrast
-        from negbench.stats import variance_components as components
+        from negbench.stats import (
+            agreeing_interval,
+            minimum_detectable_difference,
+            paired_contrast,
+            variance_components,
+        )
 
         ours, placebo = (self._removed(self.shown, side) for side in ("treated", "placebo"))
         prompts = _prompts(self.shown)
         contrast = paired_contrast(ours, placebo, prompts)
         ci95, note = contrast.ci95, contrast.note
         if ci95 is None and contrast.n_prompts > 1 and contrast.delta is not None:
-            ci95 = _agreeing_interval(contrast.delta, contrast.n, contrast.n_prompts)
+            ci95 = agreeing_interval(contrast.delta, n=contrast.n, prompts=contrast.n_prompts)
             note = "all triples agree: each prompt counts once in the interval"
         differences = _differences(ours, placebo)
-        parts = components(differences, prompts)
+        parts = variance_components(differences, prompts)
         customary = {}
         if parts is not None and contrast.n:
             smallest = minimum_detectable_difference(
@@ -412,26 +416,6 @@ class _Part:
                 note=contrast.note,
             )
         )
-
-
-def _agreeing_interval(delta: float, n: int, prompts: int) -> tuple[float, float] | None:
-    """Interval of a mean of differences in {-1, 0, 1} that all equal `delta`.
-
-    Wilson's upper end u for the share of triples that would differ, with each prompt counted once:
-    a triple that differs from 0 may be 1 or -1, one that differs from 1 may fall to -1.
-    """
-    import numpy as np
-
-    from negbench.stats.proportions import share_interval
-
-    if delta not in (-1.0, 0.0, 1.0):
-        return None
-    sizes = np.full(prompts, n / prompts)
-    _, _, high = share_interval(np.zeros(prompts), sizes)
-    u = float(high)
-    if delta == 0:
-        return -u, u
-    return (1 - 2 * u, 1.0) if delta > 0 else (-1.0, 2 * u - 1)
 
 
 def _differences(first: Values, second: Values) -> Values:

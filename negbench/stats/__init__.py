@@ -33,7 +33,7 @@ from negbench.stats.power import (
     prompts_needed,
     variance_components,
 )
-from negbench.stats.proportions import share_summary, wilson
+from negbench.stats.proportions import agreeing_interval, share_summary, wilson
 from negbench.stats.signflip import sign_flip
 from negbench.stats.summary import Contrast, Summary
 
@@ -41,6 +41,7 @@ __all__ = [
     "Components",
     "Contrast",
     "Summary",
+    "agreeing_interval",
     "cluster_bootstrap",
     "holm",
     "inception_contrast",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from negbench.stats.means import clustered_variance
-from negbench.stats.summary import Array, Summary, gather, t_quantile
+from negbench.stats.summary import Array, Interval, Summary, gather, t_quantile
 
 
 def wilson(share: Array, n: Array, *, quantile: Array) -> tuple[Array, Array]:
@@ -87,3 +87,24 @@ def share_summary(values: Sequence[float | bool | None], prompts: Sequence[str])
         len(clusters.prompts),
         note_,
     )
+
+
+def agreeing_interval(delta: float, *, n: int, prompts: int) -> Interval | None:
+    """95 % interval of a mean of differences in {-1, 0, 1} that all equal `delta`.
+
+    Wilson's upper end u for the share of pairs that would differ, with each prompt counted once:
+    a pair that differs from 0 may be 1 or -1, one that differs from 1 may fall to -1.
+
+    Args:
+        delta: every difference; None is returned unless it is -1, 0 or 1.
+        n: pairs.
+        prompts: clusters of the pairs, 2 or more.
+    """
+    if delta not in (-1.0, 0.0, 1.0):
+        return None
+    sizes = np.full(prompts, n / prompts)
+    _, _, high = share_interval(np.zeros(prompts), sizes)
+    u = float(high)
+    if delta == 0:
+        return -u, u
+    return (1 - 2 * u, 1.0) if delta > 0 else (-1.0, 2 * u - 1)
