@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -386,6 +387,19 @@ def test_appended_files_are_sent_once_a_minute_each_time_a_new_one(tmp_path, mac
     for n in range(5, 9):
         other.put([sha256_hex(str(n).encode())], np.full((1, 4), n, np.float32))
     assert len(calls) == before
+
+
+def test_slow_storage_is_not_waited_for_longer_than_there_is_time():
+    gate = threading.Event()
+    box = outbox.Outbox(lambda name: gate.wait(20) and None)
+    names = [f"scores/{n}.jsonl" for n in range(20)]
+    for name in names:
+        box.add(name, now=True)
+    start = time.monotonic()
+    assert sorted(box.empty(limit_s=0.1)) == sorted(names)
+    assert time.monotonic() - start < 5
+    gate.set()
+    assert box.empty(limit_s=None) == []
 
 
 def test_sync_goes_both_ways_and_check_says_what_waits(tmp_path, machine, monkeypatch, capfd):

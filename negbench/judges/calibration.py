@@ -216,6 +216,8 @@ def _ask_all(
     progress: Progress,
 ) -> Verdicts:
     store = ImageStore(cache)
+    keys = (p.key for unit in pictures.values() for p in unit.pictures.values())
+    store.fetch(keys, progress=progress)
     inquiry = Inquiry(judge, cache=cache, device=device)
     pairs = list(pictures)
     found: dict[Pair, Verdict] = {}

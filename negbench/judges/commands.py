@@ -62,13 +62,16 @@ def label(
     """Label a run's pictures on a page of this machine, blind to where each comes from."""
     from negbench.judges.labeling import LabelServer, Sitting, plan_tasks
     from negbench.judges.units import load_pixels, load_runs, units_of
+    from negbench.progress import progress_bar
     from negbench.store import ImageStore, default_cache
 
     units = [unit for record in load_runs(run) for unit in units_of(record, concept=concept)]
     tasks = plan_tasks(units, arms=arm or ["twin", "treated"], count=pairs, seed=seed)
     store = ImageStore(cache or default_cache())
     pictures = {p.image: p for unit in units for p in unit.pictures.values()}
-    for image in {task.image for task in tasks}:
+    images = {task.image for task in tasks}
+    store.fetch((pictures[image].key for image in images), progress=progress_bar)
+    for image in images:
         load_pixels(store, pictures[image])
     sitting = Sitting(tasks, out, rater=rater)
     server = LabelServer(sitting, store, port=port)

@@ -38,7 +38,8 @@ class Outbox:
         self._rest: dict[str, None] = {}
         self._due = 0.0
         self._quiet_until = 0.0
-        self._busy = self._done = 0
+        self._busy: set[str] = set()
+        self._done = 0
         self._threads = 0
         self._pool: ThreadPoolExecutor | None = None
         self._changed = threading.Condition(threading.RLock())
@@ -83,7 +84,7 @@ class Outbox:
             self._quiet_until = 0.0
             self._take_all()
             self._start()
-            total = len(self._queue) + len(self._rest) + self._busy
+            total = len(self._queue) + len(self._rest) + len(self._busy)
             shown = self._done
             with (progress if total > SENDERS else silent)("sending", total) as bar:
                 while self._queue or self._rest or self._busy:
@@ -94,7 +95,7 @@ class Outbox:
                     bar.update(self._done - shown)
                     shown = self._done
             self._put_off()
-            return list(self._later)
+            return [*self._later, *self._busy]
 
     def _take_all(self) -> None:
         self._due = time.monotonic() + INTERVAL
@@ -127,14 +128,14 @@ class Outbox:
                 name = next(iter(names))
                 del names[name]
                 self.taken.add(name)  # before it is read: what follows goes to another file
-                self._busy += 1
+                self._busy.add(name)
             failed: NegbenchError | None = None
             try:
                 self._send(name)
             except NegbenchError as error:
                 failed = error
             with self._changed:
-                self._busy -= 1
+                self._busy.discard(name)
                 self._done += failed is None
                 if failed is not None:
                     self._later[name] = None

@@ -63,6 +63,7 @@ def export_run(
     if not samples:
         raise MissingError(f"{run} has no samples; give the command of the run again")
     store = ImageStore(cache or default_cache())
+    store.fetch((image.key for s in samples for image in s.images().values()), progress=progress)
     make_folder(out)
     written: dict[str, Path] = {}
     rows: list[dict[str, Any]] = []
