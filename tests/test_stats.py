@@ -352,3 +352,14 @@ def test_never_nan(data):
     share = stats.share_summary(shares, prompts)
     if share.ci95 is not None:
         assert 0 <= share.ci95[0] <= share.value <= share.ci95[1] <= 1
+
+
+def test_differences_that_all_agree_have_wilsons_upper_end():
+    z2 = scipy_stats.norm.ppf(0.975) ** 2
+    end = z2 / (20 + z2)  # Wilson's for 0 of 20
+    assert stats.agreeing_interval(0.0, n=20, prompts=20) == pytest.approx((-end, end))
+    assert stats.agreeing_interval(1.0, n=20, prompts=20) == pytest.approx((1 - 2 * end, 1.0))
+    assert stats.agreeing_interval(-1.0, n=20, prompts=20) == pytest.approx((-1.0, 2 * end - 1))
+    low, _ = stats.agreeing_interval(1.0, n=80, prompts=20)
+    assert low <= 1 - 2 * end  # more images of the same prompts say no more
+    assert stats.agreeing_interval(0.5, n=20, prompts=20) is None

@@ -177,17 +177,13 @@ def calls_of(generator: Any) -> int:
         ConfigError: a plug-in's generator, whose schedule is not known.
     """
     from negbench.generators.diffusers import DiffusersGenerator
-    from negbench.generators.schedule import Schedule
 
     if not isinstance(generator, DiffusersGenerator):
         raise ConfigError(
             f"generator {generator.ref().name} does not tell its schedule, and windows count its "
             "model calls; choose a diffusion pipeline"
         )
-    config = generator.config
-    return Schedule(
-        name=config.scheduler, config=config.scheduler_config, steps=config.steps
-    ).calls()
+    return generator.schedule.calls()
 
 
 def coarse_edges(calls: int) -> tuple[int, ...]:
