@@ -365,6 +365,15 @@ def test_names_that_lead_out_of_the_folder_are_not_fetched(tmp_path, machine):
     assert {path.name for path in after} <= {"negbench-cache.json"}
 
 
+def test_a_run_folder_from_elsewhere_connects_to_nothing(tmp_path, machine):
+    machine(tmp_path / "here")
+    mirrored = mirror("memory://bucket/shared")
+    assert remote_of(mirrored).url == "memory://bucket/shared"
+    shutil.copytree(mirrored, tmp_path / "run")
+    assert (tmp_path / "run" / "remote.json").is_file()
+    assert remote_of(tmp_path / "run") is None
+
+
 def test_appended_files_are_sent_once_a_minute_each_time_a_new_one(tmp_path, machine, monkeypatch):
     monkeypatch.setattr(outbox, "INTERVAL", 0.0)
     cache = machine("one")

@@ -56,10 +56,14 @@ def mirror(url: str) -> Path:
         StorageError: the folder cannot be made.
     """
     url = checked_url(url)
-    folder = user_cache() / "remotes" / sha256_hex(url.encode())[:16]
+    folder = _mirrors() / sha256_hex(url.encode())[:16]
     if not (folder / "remote.json").is_file():
         write_json(folder / "remote.json", {"url": url})
     return folder
+
+
+def _mirrors() -> Path:
+    return user_cache() / "remotes"
 
 
 def cache_folder(text: str) -> Path:
@@ -74,9 +78,12 @@ def remote_of(cache: Path) -> Remote | None:
 
 
 def open_remote(cache: Path) -> Remote | None:
-    """The same for a command that looks after the cache itself: nothing is sent at its end."""
+    """The same for a command that looks after the cache itself: nothing is sent at its end.
+
+    Only a folder that `mirror` made names a URL: a run folder from elsewhere connects to nothing.
+    """
     path = cache / "remote.json"
-    if not path.is_file():
+    if cache.parent != _mirrors() or not path.is_file():
         return None
     return Remote(cache, checked_url(str(read_json(path).get("url", ""))))
 
