@@ -54,6 +54,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=MINIATURE_RL["steps"])
+    parser.add_argument(
+        "--weight-seeds", type=int, nargs="+", default=[0], help="seeds of claim (b)"
+    )
+    parser.add_argument("--weights", nargs="+", choices=list(WEIGHTS), help="rows of claim (b)")
     parser.add_argument("--claims", default="abc", help="some of a, b and c")
     parser.add_argument("--sft", type=Path, help="a fine-tuned checkpoint in place of a new one")
     parser.add_argument("--rl", type=Path, nargs="*", help="checkpoints in place of new ones")
@@ -260,10 +264,10 @@ def _extremes(args: argparse.Namespace, record: Record, values: Worth) -> None:
 
 def _claim_b(args: argparse.Namespace, sft: Path, rl: Sequence[Path]) -> dict[str, Any]:
     """Does each weight lift its own metric most?"""
-    seed = args.seeds[0]
-    paths = {"equal": rl[0]}
-    paths |= {name: _rl(args, sft, seed, name=f"rl-{name}", reward=weights)
-              for name, weights in WEIGHTS.items()}  # fmt: skip
+    paths = {f"equal{i}": path for i, path in enumerate(rl)}
+    paths |= {f"{name}{seed}": _rl(args, sft, seed, name=f"rl-{name}", reward=weights)
+              for name, weights in WEIGHTS.items() for seed in args.weight_seeds
+              if not args.weights or name in args.weights}  # fmt: skip
     methods, params = _negopt(paths)
     rows = {r.label: _row(r) for r in _run(args, methods, method_params=params)}
     columns = [f"{m} - twin" for m in ("aesthetic", "clip_alignment", "inception_score")]
