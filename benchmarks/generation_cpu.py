@@ -151,7 +151,9 @@ def main() -> None:
         print(f"{name} draws {ratio:.2f} times the images a second of {peer}, its best")
     if "negbench --compile" in ours:
         extra = started["negbench --compile"] - started["negbench"]
-        print(f"compiling takes {extra:.0f} s more at the first call")
+        print(
+            f"compiling took {extra:.0f} s at the first call (less where torch has it in its cache)"
+        )
     if args.json is not None:
         about = {
             "machine": platform.processor() or platform.machine(),

@@ -99,7 +99,7 @@ def test_a_call_can_be_timed(folder):
 def test_compiled_is_another_way_to_the_same_picture(folder, monkeypatch):
     calls = []
 
-    def compiled(module, *, dynamic):
+    def compiled(module, *, dynamic, options):
         assert dynamic is False
 
         def run(*args, **kinds):
@@ -128,7 +128,7 @@ def test_compiled_is_another_way_to_the_same_picture(folder, monkeypatch):
 def test_a_denoiser_that_cannot_be_compiled_is_one_line(folder, monkeypatch):
     from torch._dynamo.exc import BackendCompilerFailed
 
-    def compiled(module, *, dynamic):
+    def compiled(module, *, dynamic, options):
         def run(*args, **kinds):
             raise BackendCompilerFailed(print, RuntimeError("no working C++ compiler"), None)
 

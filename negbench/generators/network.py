@@ -324,7 +324,9 @@ class Network(ABC):
         """Compile the denoiser; the first call after that takes long, or raises `MissingError`."""
         from torch._dynamo.exc import BackendCompilerFailed
 
-        fast: Callable[..., Any] = torch.compile(self.unet, dynamic=False)
+        # the compiled parts of a small network are short: on a CPU calling them from Python counts
+        options = {"cpp_wrapper": True} if self.device.type == "cpu" else None
+        fast: Callable[..., Any] = torch.compile(self.unet, dynamic=False, options=options)
 
         def call(*args: Any, **options: Any) -> Any:
             try:
