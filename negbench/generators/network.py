@@ -325,7 +325,8 @@ class Network(ABC):
         from torch._dynamo.exc import BackendCompilerFailed
 
         # the compiled parts of a small network are short: on a CPU calling them from Python counts
-        options = {"cpp_wrapper": True} if self.device.type == "cpu" else None
+        on_cpu: dict[str, Any] = {"cpp_wrapper": True}
+        options = on_cpu if self.device.type == "cpu" else None
         fast: Callable[..., Any] = torch.compile(self.unet, dynamic=False, options=options)
 
         def call(*args: Any, **options: Any) -> Any:
