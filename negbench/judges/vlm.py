@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar
@@ -306,14 +307,30 @@ class VlmJudge(KeptJudge):
             return
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
+        ended = threading.Event()
+
+        def unless_ended(item: Any) -> T:
+            """What the user has to mend ends the asking in the thread that meets it, at once."""
+            if ended.is_set():
+                raise NoAnswerError("asking was stopped")
+            try:
+                return one(item)
+            except NoAnswerError:
+                raise
+            except BaseException:
+                ended.set()
+                raise
+
         pool = ThreadPoolExecutor(max_workers=self._config().parallel)
-        places = {pool.submit(one, item): place for place, item in enumerate(asked)}
+        places = {pool.submit(unless_ended, item): place for place, item in enumerate(asked)}
         failed, in_a_row, last = 0, 0, ""
         try:
             for future in as_completed(places):
                 try:
                     result = future.result()
                 except NoAnswerError as error:
+                    if ended.is_set():
+                        continue  # the error that ended it is among the others
                     failed, in_a_row, last = failed + 1, in_a_row + 1, str(error)
                     if in_a_row >= GIVE_UP_AFTER:
                         raise MissingError(
