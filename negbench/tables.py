@@ -58,7 +58,7 @@ def as_text_table(records: Sequence[Record]) -> str:
     table.add_column("p", justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for metric in first.metrics:
+    for metric in dict.fromkeys(e.metric for record in records for e in record.estimates):
         _metric_rows(table, records, metric)
     console.print(table)
     for record in records:

@@ -21,6 +21,7 @@ from negbench.metrics.base import ImageMetric
 from negbench.plan import in_shard, make_plan, parse_shard
 from negbench.record import find_runs, load_record, read_samples, run_folder
 from negbench.store import ImageStore
+from negbench.tables import as_text_table
 from negbench.types import Score
 
 PLAIN = ("ssim", "no_op", "evaluations")
@@ -89,6 +90,11 @@ def test_the_same_command_again_draws_nothing_and_touches_no_generator(tmp_path,
     [second] = evaluate(again)
     assert essence(second) == essence(first)
     assert (first.folder / "run.json").stat().st_mtime_ns == stamp
+
+
+def test_the_same_command_again_prints_the_same_table(tmp_path, prompts):
+    first = as_text_table(evaluate(plan(tmp_path, prompts)))
+    assert as_text_table(evaluate(plan(tmp_path, prompts))) == first
 
 
 def test_a_metric_that_joins_later_draws_no_image_again(tmp_path, prompts):
