@@ -31,8 +31,7 @@ from negbench.files import (
     write_json,
 )
 from negbench.progress import Progress, silent
-from negbench.remote import mirror, remote_of, user_cache
-from negbench.remote.objects import is_url
+from negbench.remote import cache_folder, remote_of, user_cache
 from negbench.types import Ref, Score, sha256_hex
 
 if TYPE_CHECKING:
@@ -47,8 +46,8 @@ IMAGE_SCHEMA = 1
 
 def default_cache() -> Path:
     """``$NEGBENCH_CACHE`` (a folder or a URL), or the platform's cache folder for negbench."""
-    given = os.environ.get("NEGBENCH_CACHE", "")
-    return mirror(given) if is_url(given) else user_cache()
+    given = os.environ.get("NEGBENCH_CACHE")
+    return cache_folder(given) if given else user_cache()
 
 
 def pixel_digest(pixels: npt.NDArray[np.uint8]) -> str:

@@ -293,6 +293,7 @@ def test_a_mistake_in_the_url_is_one_line(machine, monkeypatch, capfd):
     for url, said in (
         ("nope://bucket/x", "Protocol not known"),
         ("s3://", "names no bucket"),
+        ("s3:/bucket/x", "write s3://bucket/x, or ./s3:/bucket/x"),
         ("ftp://me:secret@host/x", "holds a password"),
     ):
         code, _, err = run(capfd, "cache", "sync", "--cache", url)

@@ -12,6 +12,7 @@ Nothing is removed there but a picture that turned out damaged.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from negbench.errors import ConfigError
 from negbench.files import read_json, write_json
 from negbench.progress import Progress, silent
 from negbench.remote.objects import checked_url, is_url
@@ -31,6 +33,9 @@ __all__ = ["Remote", "at_hand", "cache_folder", "mirror", "open_remote", "remote
 HURRY = 20.0
 """Seconds for sending after an error, an interrupt or a SIGTERM; Slurm and spot machines give 30
 or more."""
+
+ONE_SLASH = re.compile(r"[a-z][a-z0-9+]+:/(?!/)")
+"""Begins a URL that lost a slash, which would otherwise make a folder of that name."""
 
 _known: dict[Path, Remote] = {}
 
@@ -67,7 +72,14 @@ def _mirrors() -> Path:
 
 
 def cache_folder(text: str) -> Path:
-    """A folder as it is, a URL as its local mirror."""
+    """A folder as it is, a URL as its local mirror.
+
+    Raises:
+        ConfigError: it is a URL with a slash too few, or one that `mirror` refuses.
+    """
+    if ONE_SLASH.match(text):
+        fixed = text.replace(":/", "://", 1)
+        raise ConfigError(f"{text} is no folder; write {fixed}, or ./{text} if it is one")
     return mirror(text) if is_url(text) else Path(text)
 
 
