@@ -570,6 +570,13 @@ def test_the_tables_have_the_headline_with_holm_and_every_arm(records):
     assert latex.count("&") == latex.splitlines()[2].count("&") * 3
 
 
+def test_records_read_from_disk_give_the_same_table(records):
+    from negbench.record import load_record
+    from negbench.tables import as_text_table
+
+    assert as_text_table([load_record(r.folder) for r in records]) == as_text_table(records)
+
+
 def test_methods_under_several_rules_are_told_apart(tmp_path, bench, records):
     from negbench.protocols.removal_table import labels
 

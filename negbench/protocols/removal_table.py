@@ -149,9 +149,8 @@ def as_text(records: Sequence[Record]) -> str:
 
 def _sections(records: Sequence[Record]) -> list[tuple[str, ...]]:
     there = dict.fromkeys(e.metric for record in records for e in record.estimates)
-    measured = dict.fromkeys(
-        m for r in records for m in r.metrics if m not in (HEADLINE, "presence")
-    )
+    named = {m for r in records for m in r.metrics if m not in (HEADLINE, "presence")}
+    measured = [m for m in there if m in named]
     distances = [(m, *(f"{m}_{arm}" for arm in ARMS)) for m in measured if f"{m}_placebo" in there]
     distances = [section for section in distances if section[0] not in BY_TREATMENT]
     rest = tuple(m for m in (*measured, "alignment_lost") if m not in {d[0] for d in distances})
